@@ -1,0 +1,1 @@
+"""The six gRPC services, one room each; none imports another."""
