@@ -1,0 +1,65 @@
+"""Fixtures that every room's tests may use: a real Postgres, migrated as in production."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from meshkit.components import RUNTIME_ROLES
+from meshkit.supervisor.postgres import RunningPostgres
+
+
+@dataclass(frozen=True, slots=True)
+class MigratedPostgres:
+    """An embedded Postgres with the database, roles and schemas of the mesh."""
+
+    running: RunningPostgres
+
+    def dsn(self, service: str) -> str:
+        """URL of a service's runtime role: `postgres.dsn("retrieval")`."""
+        return self.running.cluster.dsn(f"citemesh_{service}")
+
+    @property
+    def owner_dsn(self) -> str:
+        """URL of the superuser on the same database: sees every row."""
+        return self.running.cluster.admin_dsn
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return self.running.pid
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A directory of this session that other accounts may enter (Postgres runs as `nobody` when
+    the tests run as root, and pytest's own temporary directories are 0700)."""
+    directory = Path(tempfile.mkdtemp(prefix="citemesh-test-"))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(scratch: Path) -> Iterator[MigratedPostgres]:
+    """Embedded Postgres, bootstrapped and migrated to head; ends with the session."""
+    from meshkit.database.bootstrap import bootstrap
+    from meshkit.database.migrate import migrate
+
+    with RunningPostgres(scratch / "postgres", RUNTIME_ROLES) as running:
+        cluster = running.cluster
+
+        async def prepare() -> None:
+            await bootstrap(cluster.admin_dsn, cluster.passwords)
+            await migrate(cluster.admin_dsn)
+
+        asyncio.run(prepare())
+        yield MigratedPostgres(running)
