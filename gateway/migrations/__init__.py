@@ -1,0 +1,1 @@
+"""Migrations of schema `gateway`: projects and API keys."""

@@ -1,0 +1,1 @@
+"""Migrations of schema `usage`: budgets, reservations and the ledger of every spend."""
