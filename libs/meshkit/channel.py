@@ -1,0 +1,288 @@
+"""The way to call another service: one channel factory, one retry policy.
+
+A channel made here behaves as every hop of the mesh must: it carries the signed
+context and the trace, keeps the call within the deadline of the request being
+served, records a span and a duration, and raises the mesh's own errors. It
+spreads calls over all healthy replicas, and it retries only what never reached
+a handler: a server of the mesh forbids retries of its own answers by push-back,
+so that only the hop next to a failure retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from opentelemetry.trace import Span, SpanKind
+
+from meshkit import context, deadline
+from meshkit.errors import Cancelled, DeadlineExceeded, MeshError, from_rpc_error
+from meshkit.telemetry import tracing
+from meshkit.telemetry.metrics import client_duration
+
+CONTEXT_HEADER = "x-citemesh-context"
+DEFAULT_TIMEOUT_SECONDS = 10.0
+"""For calls that name no timeout, so that none waits for ever."""
+
+
+def service_config(grpc_service: str) -> str:
+    """Retries, their throttle, balancing and health checks, as gRPC's JSON."""
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "healthCheckConfig": {"serviceName": grpc_service},
+            "methodConfig": [{"name": [{"service": grpc_service}], "retryPolicy": retry}],
+            "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+        }
+    )
+
+
+def options(grpc_service: str) -> list[tuple[str, Any]]:
+    """Channel arguments; each is here because its default failed somebody."""
+    return [
+        # A proxy variable in the environment would break calls on loopback.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config", service_config(grpc_service)),
+        ("grpc.enable_retries", 1),
+        # A service that comes back is found within half a second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+
+
+class _Call:
+    """What one call needs before it starts and says when it has ended."""
+
+    __slots__ = ("_method", "_span", "_started", "metadata", "timeout")
+
+    def __init__(self, method: str, timeout: float | None, metadata: Any) -> None:
+        self._method = method
+        self.timeout = deadline.for_call(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+        service, _, name = method.lstrip("/").partition("/")
+        self._span: Span | None = tracing.start(
+            method.lstrip("/"),
+            SpanKind.CLIENT,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
+        )
+        self._started = time.perf_counter()
+        self.metadata: list[tuple[str, str]] = list(metadata or ())
+        self.metadata += tracing.propagation_of(self._span)
+        request = context.peek()
+        if request is not None:
+            self.metadata.append((CONTEXT_HEADER, request.token))
+
+    def event(self, name: str) -> None:
+        """Notes a moment of the call on its span."""
+        if self._span is not None:
+            self._span.add_event(name)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends span and clock; the second time does nothing."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        code = "OK"
+        if error is not None:
+            tracing.record(span, error)
+            code = error.code.name if isinstance(error, MeshError) else "CANCELLED"
+        span.set_attribute("rpc.grpc.status", code)
+        span.end()
+        client_duration.record(
+            time.perf_counter() - self._started, {"rpc.method": self._method, "rpc.status": code}
+        )
+
+
+def _typed(error: grpc.aio.AioRpcError) -> MeshError:
+    typed = from_rpc_error(error)
+    left = deadline.remaining()
+    # The server's own clock may end the call a moment before ours does.
+    if isinstance(typed, Cancelled) and left is not None and left <= deadline.MARGIN_SECONDS:
+        return DeadlineExceeded("DEADLINE_EXCEEDED", "The time given was not enough.")
+    return typed
+
+
+class _Stream:
+    """A streaming call: iterate it, write to it, cancel it; errors are the mesh's."""
+
+    def __init__(self, call: Any, record: _Call) -> None:
+        self._call = call
+        self._record = record
+        self._first = True
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
+
+    async def read(self) -> Any:
+        """The next message, or `grpc.aio.EOF`."""
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            typed = _typed(error)
+            self._record.end(typed)
+            raise typed from None
+        except asyncio.CancelledError as error:
+            self._call.cancel()
+            self._record.end(error)
+            raise
+        if message is grpc.aio.EOF:
+            await self._finish()
+        elif self._first:
+            self._first = False
+            self._record.event("first_message")
+        return message
+
+    async def _finish(self) -> None:
+        code = await self._call.code()
+        if code is not grpc.StatusCode.OK:
+            typed = _typed(
+                grpc.aio.AioRpcError(
+                    code,
+                    grpc.aio.Metadata(),
+                    await self._call.trailing_metadata() or grpc.aio.Metadata(),
+                    details=await self._call.details(),
+                )
+            )
+            self._record.end(typed)
+            raise typed
+        self._record.end()
+
+    async def write(self, message: Any) -> None:
+        """Sends a message; when the call has failed, raises why."""
+        try:
+            await self._call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._finish()
+            raise
+
+    async def done_writing(self) -> None:
+        """Tells the server that no more messages come."""
+        await self._call.done_writing()
+
+    def cancel(self) -> bool:
+        """Cancels the call unless it has ended."""
+        self._record.end(asyncio.CancelledError())
+        return bool(self._call.cancel())
+
+
+@asynccontextmanager
+async def streaming(call: Any) -> AsyncIterator[Any]:
+    """The stream of a call, cancelled when the block is left before its end.
+
+    Leaving an `async for` alone would let the server stream on.
+    """
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+class _Unary:
+    """Calls whose response is one message."""
+
+    def __init__(self, callable_: Any, method: str) -> None:
+        self._callable = callable_
+        self._method = method
+
+    async def __call__(
+        self, request: Any, *, timeout: float | None = None, metadata: Any = None
+    ) -> Any:
+        call = _Call(self._method, timeout, metadata)
+        try:
+            response = await self._callable(request, timeout=call.timeout, metadata=call.metadata)
+        except grpc.aio.AioRpcError as error:
+            typed = _typed(error)
+            call.end(typed)
+            raise typed from None
+        except BaseException as error:
+            call.end(error)
+            raise
+        call.end()
+        return response
+
+
+class _Streaming:
+    """Calls whose response is a stream."""
+
+    def __init__(self, callable_: Any, method: str) -> None:
+        self._callable = callable_
+        self._method = method
+
+    def __call__(
+        self,
+        request: Any = None,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+    ) -> _Stream:
+        call = _Call(self._method, timeout, metadata)
+        rpc = self._callable(request, timeout=call.timeout, metadata=call.metadata)
+        return _Stream(rpc, call)
+
+
+class MeshChannel(grpc.aio.Channel):
+    """A `grpc.aio.Channel` whose calls follow the rules of the mesh; see above.
+
+    Unary calls are awaited; streams are used with `streaming`.
+    """
+
+    def __init__(self, target: str, grpc_service: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=options(grpc_service))
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A callable for a unary RPC."""
+        return _Unary(self._channel.unary_unary(method, *args, **kwargs), method)
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A callable that takes an async iterator of requests."""
+        return _Unary(self._channel.stream_unary(method, *args, **kwargs), method)
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A callable whose result is a stream."""
+        return _Streaming(self._channel.unary_stream(method, *args, **kwargs), method)
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A callable whose result is a stream that can be written to."""
+        return _Streaming(self._channel.stream_stream(method, *args, **kwargs), method)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes the connections."""
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """The state of the connection."""
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Waits until the state differs."""
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Waits until a replica that is SERVING is connected."""
+        await self._channel.channel_ready()
+
+    async def __aenter__(self) -> MeshChannel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,1 @@
+"""Postgres: pools of runtime roles, the bootstrap of roles, and migrations."""

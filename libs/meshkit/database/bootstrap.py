@@ -1,0 +1,87 @@
+"""What a fresh Postgres needs once, by an administrator: roles, schemas, pgvector.
+
+For each schema an owner role that migrates it and owns its tables, and for each
+service a runtime role that owns nothing. `statements()` prints the same as plain
+SQL for managed databases where an operator runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import asyncpg
+
+from meshkit.components import RUNTIME_ROLES, SCHEMAS
+
+PGVECTOR_MINIMUM = (0, 8, 4)
+"""Older ones lose rows in parallel index builds and in vacuum."""
+
+
+class DatabaseUnfit(RuntimeError):
+    """This Postgres cannot hold a mesh; the text says why."""
+
+
+def _role(name: str, login: bool) -> str:
+    kind = "LOGIN" if login else "NOLOGIN"
+    return (
+        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN "
+        f"CREATE ROLE {name} {kind} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE; "
+        f"END IF; END $$"
+    )
+
+
+def statements() -> list[str]:
+    """SQL that prepares a database; running it again changes nothing."""
+    lines = ["CREATE EXTENSION IF NOT EXISTS vector SCHEMA public"]
+    lines += [_role(role, login=True) for role in RUNTIME_ROLES]
+    for schema in SCHEMAS:
+        owner = f"citemesh_{schema.name}_owner"
+        lines += [
+            _role(owner, login=False),
+            f"GRANT {owner} TO CURRENT_USER",
+            f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {owner}",
+        ]
+        lines += [
+            f"GRANT USAGE ON SCHEMA {schema.name} TO {role}" for role in _readers(schema.name)
+        ]
+    return lines
+
+
+def _readers(schema: str) -> tuple[str, ...]:
+    """Roles that may enter a schema: its service, and for `usage` every one."""
+    if schema == "usage":
+        return RUNTIME_ROLES
+    return (f"citemesh_{schema}",)
+
+
+async def bootstrap(admin_url: str, passwords: Mapping[str, str]) -> None:
+    """Prepares a database and sets the runtime roles' passwords.
+
+    Args:
+        admin_url: Data source name of a role that may create roles and extensions.
+        passwords: Password per runtime role, such as `citemesh_retrieval`.
+
+    Raises:
+        DatabaseUnfit: when pgvector is missing, too old or unusable here.
+    """
+    connection = await asyncpg.connect(admin_url)
+    try:
+        await _check_pgvector(connection)
+        async with connection.transaction():
+            for statement in statements():
+                await connection.execute(statement)
+            for role, password in passwords.items():
+                quoted = await connection.fetchval("SELECT quote_literal($1::text)", password)
+                await connection.execute(f"ALTER ROLE {role} PASSWORD {quoted}")
+    finally:
+        await connection.close()
+
+
+async def _check_pgvector(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    version = await connection.fetchval(
+        "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+    )
+    if version is None:
+        raise DatabaseUnfit("This Postgres has no pgvector; install it (0.8.4 or newer).")
+    if tuple(int(part) for part in version.split(".")) < PGVECTOR_MINIMUM:
+        raise DatabaseUnfit(f"pgvector {version} is too old; 0.8.4 or newer is needed.")

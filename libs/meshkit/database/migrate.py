@@ -1,0 +1,130 @@
+"""Migrations: alembic, one version table per schema, one migrator at a time.
+
+Each schema's owner writes numbered revisions in `<package>/versions/NNNN_*.py`.
+The highest number is what the code needs; services compare it with the number in
+the database and wait, NOT_SERVING, until it is reached. A newer database serves
+older code (expand first, contract a release later).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from meshkit.components import SCHEMAS, Schema
+from meshkit.logging import logger
+
+log = logger(__name__)
+
+# One number for all schemas: a second migrator waits for the first.
+LOCK = 0x63697465
+LOCK_TIMEOUT = "5s"
+"""A migration that cannot get a table's lock gives up rather than block readers."""
+WAIT_SECONDS = 300.0
+
+
+class MigrationBusy(RuntimeError):
+    """Another migrator held the lock for too long."""
+
+
+def directory(schema: Schema) -> Path:
+    """Folder of a schema's migrations."""
+    spec = find_spec(schema.migrations)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{schema.migrations} is no package of migrations.")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def head(schema: Schema) -> int:
+    """The revision this code needs: the highest number among the files."""
+    names = (path.name for path in (directory(schema) / "versions").glob("*.py"))
+    return max((int(found[1]) for name in names if (found := re.match(r"(\d+)_", name))), default=0)
+
+
+async def revision(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> int:
+    """The revision the database has; 0 when it has none."""
+    try:
+        found = await connection.fetchval(f"SELECT max(version_num) FROM {schema}.alembic_version")
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
+        return 0
+    return int(found or 0)
+
+
+async def migrate(admin_url: str) -> dict[str, int]:
+    """Brings every schema to this code's revision; returns revisions by schema.
+
+    Args:
+        admin_url: Data source name of a member of every owner role.
+
+    Raises:
+        MigrationBusy: when another migrator does not end within five minutes.
+    """
+    guard = await asyncpg.connect(admin_url)
+    try:
+        await _acquire(guard)
+        for schema in SCHEMAS:
+            await _upgrade(admin_url, schema)
+        return {schema.name: await revision(guard, schema.name) for schema in SCHEMAS}
+    finally:
+        await guard.close()
+
+
+async def _acquire(guard: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Polls for the lock: the blocking form deadlocks with CREATE INDEX CONCURRENTLY."""
+    until = time.monotonic() + WAIT_SECONDS
+    while not await guard.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        if time.monotonic() > until:
+            raise MigrationBusy("Another migration is running; it holds the lock for too long.")
+        await asyncio.sleep(0.2)
+
+
+async def _upgrade(admin_url: str, schema: Schema) -> None:
+    url = make_url(admin_url).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SET ROLE citemesh_{schema.name}_owner"))
+            await connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+            await connection.execute(text(f"SET search_path = {schema.name}, public"))
+            await connection.commit()
+            await connection.run_sync(_run, schema)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+def _run(connection: Connection, schema: Schema) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(directory(schema)))
+    scripts = ScriptDirectory.from_config(config)
+    with EnvironmentContext(
+        config,
+        scripts,
+        fn=lambda found, _: scripts._upgrade_revs("head", found),
+    ) as environment:
+        environment.configure(
+            connection=connection,
+            version_table="alembic_version",
+            version_table_schema=schema.name,
+            transaction_per_migration=True,
+        )
+        with environment.begin_transaction():
+            environment.run_migrations()
+    # The gateway serves schema `usage`, which has no service of its own.
+    reader = "citemesh_gateway" if schema.name == "usage" else f"citemesh_{schema.name}"
+    connection.execute(text(f"GRANT SELECT ON {schema.name}.alembic_version TO {reader}"))

@@ -1,0 +1,141 @@
+"""A service's connections to Postgres, each transaction bound to one project.
+
+Row-level security compares `project_id` with the setting `citemesh.project_id`,
+which lives only as long as a transaction. A connection without it sees no row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from meshkit.errors import Unavailable
+from meshkit.logging import logger
+
+Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
+
+log = logger(__name__)
+
+UNREACHABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+"""What Postgres being away, starting or restarting looks like."""
+
+
+class RoleUnsafe(RuntimeError):
+    """The database role would see through row-level security."""
+
+
+class Database:
+    """A pool whose transactions see one project at a time."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], direct_url: str) -> None:
+        self._pool = pool
+        self._direct_url = direct_url
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        role: str,
+        size: int,
+        direct_url: str = "",
+        on_connect: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> Database:
+        """Opens a pool that acts as `role`.
+
+        Args:
+            url: Data source name; its user is `role` itself or a member of it.
+            role: Runtime role of the service.
+            size: Most connections.
+            direct_url: Data source name past a pooler; empty means `url`.
+            on_connect: Called with each new connection, to register codecs.
+
+        Raises:
+            RoleUnsafe: when the role is a superuser or may bypass row security.
+            OSError, asyncpg.PostgresError: when Postgres does not answer.
+        """
+
+        async def prepare(connection: Any) -> None:
+            if await connection.fetchval("SELECT current_user") != role:
+                await connection.execute(f'SET ROLE "{role}"')
+            unsafe = await connection.fetchval(
+                "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+            )
+            if unsafe:
+                raise RoleUnsafe(f"Role {role} bypasses row-level security; use one that does not.")
+            if on_connect is not None:
+                await on_connect(connection)
+
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=size,
+            init=prepare,
+            command_timeout=60,
+            max_inactive_connection_lifetime=300,
+            server_settings={"application_name": role},
+        )
+        return cls(pool, direct_url or url)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection that sees no project, for functions that name theirs.
+
+        Raises:
+            Unavailable: DATABASE_UNAVAILABLE when Postgres is away.
+        """
+        try:
+            async with self._pool.acquire(timeout=5) as connection:
+                yield connection
+        except UNREACHABLE as error:
+            raise unavailable() from error
+
+    @asynccontextmanager
+    async def project(self, project_id: str) -> AsyncIterator[Connection]:
+        """A transaction that sees one project.
+
+        Raises:
+            Unavailable: DATABASE_UNAVAILABLE when Postgres is away.
+        """
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(
+                "SELECT set_config('citemesh.project_id', $1, true)", project_id
+            )
+            yield connection
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection of its own past any pooler, for LISTEN."""
+        connection = await asyncpg.connect(self._direct_url)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=2)
+
+    async def close(self) -> None:
+        """Waits for transactions in flight, at most a few seconds, and closes."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=5)
+        except TimeoutError:
+            log.warning("database pool closed with work in flight")
+            self._pool.terminate()
+
+
+def unavailable() -> Unavailable:
+    """The error for a Postgres that is away."""
+    return Unavailable(
+        "DATABASE_UNAVAILABLE", "The database cannot be reached now; try again.", retry_after=1.0
+    )

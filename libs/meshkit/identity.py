@@ -1,0 +1,253 @@
+"""Signing and verifying the request context: Ed25519 JSON Web Tokens.
+
+A keyring file lists the public keys a process trusts, each with the issuer it
+belongs to; a signing key file holds one private key. Two keys of one issuer
+overlap while keys are rotated: add the new public key everywhere, switch the
+signer, then remove the old one. Both files are JSON Web Keys (RFC 8037).
+
+An issuer other than `gateway` is a service acting for itself: it can claim no
+more than the scopes in `SERVICE_SCOPES`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from jwt.algorithms import OKPAlgorithm
+
+from meshkit.context import INTERNAL, READ, SCOPES, WRITE, RequestContext
+from meshkit.errors import Unauthenticated
+from meshkit.ids import new_id
+
+AUDIENCE = "citemesh"
+GATEWAY = "gateway"
+LEEWAY_SECONDS = 30.0
+"""Clocks of two machines may differ by this much."""
+REQUEST_SECONDS = 300.0
+"""Life of a context; longer than any deadline of a request."""
+SERVICE_SCOPES = frozenset({READ, WRITE, INTERNAL})
+_REMEMBERED = 4096
+
+
+class KeyFileInvalid(ValueError):
+    """A key file cannot be used; the text names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key and who may sign with it."""
+
+    kid: str
+    issuer: str
+    key: Ed25519PublicKey
+
+
+class Signer:
+    """Signs contexts with one private key."""
+
+    def __init__(self, kid: str, issuer: str, key: Ed25519PrivateKey) -> None:
+        self.kid = kid
+        self.issuer = issuer
+        self._key = key
+
+    @classmethod
+    def load(cls, path: Path) -> Signer:
+        """Reads a signing key.
+
+        Raises:
+            KeyFileInvalid: when the file is missing or holds no such key.
+        """
+        entry = _read(path)
+        key = OKPAlgorithm.from_jwk(entry)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyFileInvalid(f"{path} holds no Ed25519 private key.")
+        return cls(entry["kid"], entry["issuer"], key)
+
+    def sign(
+        self,
+        *,
+        project_id: str,
+        principals: Iterable[str],
+        scopes: Iterable[str],
+        subject: str,
+        request_id: str,
+        seconds: float = REQUEST_SECONDS,
+    ) -> RequestContext:
+        """A context with these claims that is valid for `seconds`."""
+        now = time.time()
+        principals, scopes = tuple(principals), frozenset(scopes)
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": int(now),
+            "exp": int(now + seconds),
+            "project": project_id,
+            "principals": principals,
+            "scopes": sorted(scopes),
+            "request_id": request_id,
+        }
+        token = jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self.kid})
+        return RequestContext(
+            project_id=project_id,
+            principals=principals,
+            scopes=scopes,
+            subject=subject,
+            request_id=request_id,
+            issuer=self.issuer,
+            expires_at=float(claims["exp"]),
+            token=token,
+        )
+
+    def sign_background(
+        self, project_id: str, principals: Iterable[str], request_id: str
+    ) -> RequestContext:
+        """A context for work a service does by itself, bound to one project."""
+        return self.sign(
+            project_id=project_id,
+            principals=principals,
+            scopes=SERVICE_SCOPES,
+            subject=f"service:{self.issuer}",
+            request_id=request_id,
+        )
+
+
+class Verifier:
+    """Verifies contexts against a keyring.
+
+    A token that was verified once is remembered until it expires, because the
+    calls of one request bring the same token many times.
+    """
+
+    def __init__(self, keys: Iterable[TrustedKey]) -> None:
+        self._keys = {key.kid: key for key in keys}
+        self._verified: OrderedDict[str, RequestContext] = OrderedDict()
+
+    @classmethod
+    def load(cls, path: Path) -> Verifier:
+        """Reads a keyring.
+
+        Raises:
+            KeyFileInvalid: when the file is missing or holds something else.
+        """
+        keys = []
+        for entry in _read(path).get("keys", []):
+            key = OKPAlgorithm.from_jwk(entry)
+            if not isinstance(key, Ed25519PublicKey):
+                raise KeyFileInvalid(f"{path} must hold public Ed25519 keys only.")
+            keys.append(TrustedKey(entry["kid"], entry["issuer"], key))
+        if not keys:
+            raise KeyFileInvalid(f"{path} holds no key.")
+        return cls(keys)
+
+    def verify(self, token: str) -> RequestContext:
+        """The claims of a token.
+
+        Raises:
+            Unauthenticated: CONTEXT_EXPIRED or CONTEXT_INVALID.
+        """
+        known = self._verified.get(token)
+        if known is not None:
+            if time.time() > known.expires_at + LEEWAY_SECONDS:
+                del self._verified[token]
+                raise Unauthenticated("CONTEXT_EXPIRED", "The signed context has expired.")
+            return known
+        context = self._decode(token)
+        self._verified[token] = context
+        if len(self._verified) > _REMEMBERED:
+            self._verified.popitem(last=False)
+        return context
+
+    def _decode(self, token: str) -> RequestContext:
+        invalid = Unauthenticated(
+            "CONTEXT_INVALID", "The signed context is not valid here; get one from POST /v1/token."
+        )
+        try:
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""))
+            if key is None:
+                raise invalid
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=["EdDSA"],
+                audience=AUDIENCE,
+                issuer=key.issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("CONTEXT_EXPIRED", "The signed context has expired.") from None
+        except jwt.PyJWTError:
+            raise invalid from None
+        try:
+            return _context(claims, token)
+        except (KeyError, TypeError, ValueError):
+            raise invalid from None
+
+
+def _context(claims: dict[str, Any], token: str) -> RequestContext:
+    scopes = frozenset(claims["scopes"])
+    allowed = SCOPES - {INTERNAL} if claims["iss"] == GATEWAY else SERVICE_SCOPES
+    if not scopes <= allowed:
+        raise ValueError("scope beyond what the issuer may grant")
+    strings = (claims["project"], claims["request_id"], claims["sub"], *claims["principals"])
+    if not all(isinstance(value, str) for value in strings):
+        raise TypeError("claims must be strings")
+    return RequestContext(
+        project_id=claims["project"],
+        principals=tuple(claims["principals"]),
+        scopes=scopes,
+        subject=claims["sub"],
+        request_id=claims["request_id"],
+        issuer=claims["iss"],
+        expires_at=float(claims["exp"]),
+        token=token,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entry = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise KeyFileInvalid(f"{path} cannot be read as a key file: {error}.") from error
+    if not isinstance(entry, dict):
+        raise KeyFileInvalid(f"{path} holds no JSON object.")
+    return entry
+
+
+def create_keyring(directory: Path, issuers: Iterable[str]) -> None:
+    """Writes `keyring.json` and `<issuer>.key` for each issuer, unless they exist.
+
+    An issuer that joins later gets a key and a line in the keyring; what exists
+    is never changed.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ring = directory / "keyring.json"
+    keys: list[dict[str, Any]] = _read(ring)["keys"] if ring.exists() else []
+    for issuer in issuers:
+        path = directory / f"{issuer}.key"
+        if path.exists() and any(entry["issuer"] == issuer for entry in keys):
+            continue
+        private = Ed25519PrivateKey.generate()
+        names = {"kid": new_id("kid"), "issuer": issuer}
+        _write(path, {**OKPAlgorithm.to_jwk(private, as_dict=True), **names}, 0o600)
+        public = OKPAlgorithm.to_jwk(private.public_key(), as_dict=True)
+        keys.append({**public, **names})
+    _write(ring, {"keys": keys}, 0o644)
+
+
+def _write(path: Path, content: dict[str, Any], mode: int) -> None:
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file, indent=1)
+    temporary.replace(path)

@@ -1,0 +1,272 @@
+"""The life of a service's process: settings, server, ready, draining, gone.
+
+A service's `__main__` gives `run` its settings and one function that builds the
+service. Until that function returns the health check says NOT_SERVING; after
+SIGTERM no new call is taken, those in flight end, and what the function opened
+is closed in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+import asyncpg
+
+from meshkit import settings as settings_module
+from meshkit import telemetry
+from meshkit.channel import MeshChannel
+from meshkit.components import BY_NAME, COMPONENTS, Schema
+from meshkit.database.migrate import head, revision
+from meshkit.database.pool import UNREACHABLE, Database
+from meshkit.identity import KeyFileInvalid, Signer, Verifier
+from meshkit.logging import configure as configure_logging
+from meshkit.logging import logger
+from meshkit.server import Server
+from meshkit.settings import ServiceSettings, SettingsInvalid
+from meshkit.usage import Budget
+
+log = logger(__name__)
+
+S = TypeVar("S", bound=ServiceSettings)
+RETRY_SECONDS = 0.5
+
+
+class Process(Generic[S]):
+    """What a service's start function is given to build from."""
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+        self.service = settings.service
+        self.stack = AsyncExitStack()
+        self.draining = asyncio.Event()
+        """Set at SIGTERM, before calls in flight are waited for."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._channels: dict[str, MeshChannel] = {}
+        self.server: Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def verifier(self) -> Verifier:
+        """Verifies signed contexts.
+
+        Raises:
+            SettingsInvalid: when CITEMESH_IDENTITY_KEYS names no usable keyring.
+        """
+        return _load(Verifier.load, self.settings.identity_keys, "CITEMESH_IDENTITY_KEYS")
+
+    def signer(self) -> Signer:
+        """Signs contexts with this service's own key.
+
+        Raises:
+            SettingsInvalid: when no usable signing key is set.
+        """
+        variable = f"CITEMESH_{self.service.upper()}_SIGNING_KEY"
+        return _load(Signer.load, self.settings.signing_key, variable)
+
+    def channel(self, name: str) -> MeshChannel:
+        """The channel to a component, by its name in `meshkit.components`.
+
+        Raises:
+            SettingsInvalid: when its address is not set.
+        """
+        if name not in self._channels:
+            variable = f"CITEMESH_{name.upper()}_ADDRESS"
+            address = os.environ.get(variable)
+            if not address:
+                raise SettingsInvalid(f"{variable} must say where {name} is, as host:port.")
+            channel = MeshChannel(address, BY_NAME[name].grpc_service)
+            self._channels[name] = channel
+            self.stack.push_async_callback(channel.close)
+        return self._channels[name]
+
+    async def database(
+        self,
+        *schemas: str,
+        on_connect: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> Database:
+        """A pool as this service's runtime role, once the schemas are as new as the code.
+
+        Args:
+            schemas: Names of the schemas this service reads.
+            on_connect: Called with each new connection, to register codecs.
+        """
+        url = self.settings.database_url.get_secret_value()
+        if not url:
+            variable = f"CITEMESH_{self.service.upper()}_DATABASE_URL"
+            raise SettingsInvalid(f"{variable} or CITEMESH_DATABASE_URL must name the database.")
+        await _schemas_fit(url, [_schema(name) for name in schemas])
+        database = await Database.connect(
+            url,
+            role=f"citemesh_{self.service}",
+            size=self.settings.database_pool_size,
+            direct_url=self.settings.direct_database_url.get_secret_value(),
+            on_connect=on_connect,
+        )
+        self.stack.push_async_callback(database.close)
+        return database
+
+    async def budget(self, database: Database) -> Budget:
+        """Spending through schema `usage`, with its buffer being written."""
+        budget = Budget(database)
+        self.background("usage ledger", budget.run())
+        return budget
+
+    def serve(self, register: Callable[[Any, Any], None], servicer: Any) -> None:
+        """Adds a servicer to the server, which listens already and is NOT_SERVING."""
+        if self.server is None:
+            raise RuntimeError("this process has no gRPC server")
+        self.server.add(register, servicer)
+
+    def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs work beside the calls until the process stops.
+
+        Work that fails ends the process: a supervisor starts a fresh one, rather
+        than a process that looks healthy and does half of its job.
+        """
+
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                log.error("background work failed", work=name, exc_info=error)
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+
+        task = asyncio.create_task(guarded(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancels background work, then closes everything in reverse order."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.stack.aclose()
+
+
+T = TypeVar("T")
+
+
+def _load(load: Callable[[Path], T], path: Path | None, variable: str) -> T:
+    if path is None:
+        raise SettingsInvalid(f"{variable} must name a key file.")
+    try:
+        return load(path)
+    except KeyFileInvalid as error:
+        raise SettingsInvalid(f"{variable}: {error}") from None
+
+
+def _schema(name: str) -> Schema:
+    return next(s for c in COMPONENTS for s in c.schemas if s.name == name)
+
+
+async def _schemas_fit(url: str, schemas: list[Schema]) -> None:
+    """Waits until Postgres answers and every schema is as new as this code."""
+    said = ""
+    while True:
+        try:
+            connection = await asyncpg.connect(url, timeout=5)
+            try:
+                behind = [s.name for s in schemas if await revision(connection, s.name) < head(s)]
+            finally:
+                await connection.close()
+            problem = f"schema {', '.join(behind)} is older than this code" if behind else ""
+        except (*UNREACHABLE, TimeoutError) as error:
+            problem = f"the database does not answer ({type(error).__name__})"
+        if not problem:
+            return
+        if problem != said:
+            log.warning("waiting for the database", problem=problem)
+            said = problem
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to end this process when the supervisor dies, on Linux."""
+    if sys.platform == "linux" and os.environ.get("CITEMESH_SUPERVISED"):
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+async def _serve(
+    settings: S, start: Callable[[Process[S]], Awaitable[None]], component: str
+) -> None:
+    process = Process(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(settings, process.verifier())
+    process.server = server
+    log.info("starting", **settings_module.visible(settings))
+    try:
+        await server.start([BY_NAME[component].grpc_service])
+        waiter: asyncio.Future[Any] = asyncio.create_task(stopping.wait())
+        starting: asyncio.Future[Any] = asyncio.ensure_future(start(process))
+        await asyncio.wait({starting, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return
+        starting.result()
+        await server.set_serving(True)
+        log.info("serving", port=server.port, component=component)
+        await asyncio.wait({waiter, process.failed}, return_when=asyncio.FIRST_COMPLETED)
+        process.draining.set()
+        log.info("draining")
+        await server.drain()
+        if process.failed.done():
+            process.failed.result()
+    finally:
+        await process.close()
+        log.info("stopped")
+
+
+def refuse(service: str, error: SettingsInvalid) -> NoReturn:
+    """Ends the process with the sentence that says which setting is wrong, exit code 2."""
+    print(f"citemesh {service} cannot start. {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def prepare(cls: type[S]) -> S:
+    """Settings, logging and the tie to the supervisor; exits with 2 on bad settings."""
+    die_with_parent()
+    try:
+        settings = settings_module.load(cls)
+    except SettingsInvalid as error:
+        refuse(cls.service, error)
+    configure_logging(cls.service, settings.log_level, settings.log_format)
+    return settings
+
+
+def run(
+    cls: type[S], start: Callable[[Process[S]], Awaitable[None]], component: str | None = None
+) -> None:
+    """Runs a gRPC service until SIGTERM.
+
+    Args:
+        cls: Settings class of the service.
+        start: Builds the service: opens what it needs and calls `process.serve`.
+        component: Name of this instance where a service runs as several.
+    """
+    settings = prepare(cls)
+    name = component or cls.service
+    providers = telemetry.configure(
+        name, trace_file=settings.trace_file, metrics_listen=settings.metrics_listen
+    )
+    try:
+        asyncio.run(_serve(settings, start, name))
+    except SettingsInvalid as error:
+        refuse(cls.service, error)
+    finally:
+        providers.shutdown()

@@ -1,0 +1,323 @@
+"""Serving calls: what happens around every RPC of every service, in this order.
+
+    errors      every exception becomes a status with a reason, none leaks its text
+    context     the signed context is verified and made current
+    deadline    the caller's deadline becomes the budget of the request
+    telemetry   a span, a duration and an access log line, for streams too
+    validation  the request obeys the rules written in the contract
+
+Each is a stage: an async context manager around the handler. Health and
+reflection are served without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import grpc
+import protovalidate
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from meshkit import context, deadline
+from meshkit.channel import CONTEXT_HEADER
+from meshkit.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    MeshError,
+    Unauthenticated,
+    to_status,
+)
+from meshkit.identity import Verifier
+from meshkit.logging import logger
+from meshkit.settings import ServiceSettings
+from meshkit.telemetry import tracing
+from meshkit.telemetry.metrics import server_active, server_duration
+
+log = logger(__name__)
+
+NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+"""Tells the caller's gRPC that this answer was meant: it must not call again."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC being served."""
+
+    method: str
+    headers: dict[str, str]
+    servicer_context: grpc.aio.ServicerContext[Any, Any]
+    started: float = field(default_factory=time.perf_counter)
+
+
+Stage = Callable[[Call], AbstractAsyncContextManager[None]]
+
+
+def typed(error: Exception) -> MeshError:
+    """The error a caller may see for any exception; ours pass unchanged."""
+    if isinstance(error, MeshError):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("DEADLINE_EXCEEDED", "The time given was not enough.")
+    log.error("unexpected error", exc_info=error)
+    return Internal("INTERNAL", "The mesh failed to handle this; its log has the request id.")
+
+
+@asynccontextmanager
+async def errors(call: Call) -> AsyncIterator[None]:
+    """Ends the call with the status of whatever went wrong inside."""
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        request = context.peek()
+        status = to_status(typed(error), request.request_id if request else "")
+        await call.servicer_context.abort_with_status(_with_push_back(status))
+
+
+def _with_push_back(status: Any) -> Any:
+    found: Any = rpc_status.to_status(status)
+    return found._replace(trailing_metadata=(*found.trailing_metadata, NO_RETRY))
+
+
+def verified_context(verifier: Verifier) -> Stage:
+    """The stage that lets no call pass without a valid signed context."""
+
+    @asynccontextmanager
+    async def stage(call: Call) -> AsyncIterator[None]:
+        token = call.headers.get(CONTEXT_HEADER)
+        if not token:
+            raise Unauthenticated("CONTEXT_MISSING", "The call carries no signed context.")
+        context.enter(verifier.verify(token))
+        yield
+
+    return stage
+
+
+@asynccontextmanager
+async def request_deadline(call: Call) -> AsyncIterator[None]:
+    """Notes the caller's deadline as what the request may spend."""
+    deadline.set_remaining(call.servicer_context.time_remaining())
+    yield
+
+
+@asynccontextmanager
+async def telemetry(call: Call) -> AsyncIterator[None]:
+    """Span, duration and access log of the call."""
+    tracing.continue_from(call.headers)
+    service, _, name = call.method.lstrip("/").partition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    server_active.add(1, {"rpc.method": call.method})
+    code, reason = "OK", ""
+    with tracing.serving(call.method.lstrip("/"), attributes) as span:
+        request = context.peek()
+        if request is not None:
+            span.set_attribute("citemesh.project_id", request.project_id)
+            span.set_attribute("citemesh.request_id", request.request_id)
+        try:
+            yield
+        except MeshError as error:
+            code, reason = error.code.name, error.reason
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            code, reason = "CANCELLED", "CANCELLED"
+            raise
+        except BaseException:
+            code, reason = "INTERNAL", "INTERNAL"
+            raise
+        finally:
+            seconds = time.perf_counter() - call.started
+            span.set_attribute("rpc.grpc.status", code)
+            server_active.add(-1, {"rpc.method": call.method})
+            server_duration.record(seconds, {"rpc.method": call.method, "rpc.status": code})
+            level = log.debug if code == "OK" else log.info
+            level("call", method=name, status=code, reason=reason, ms=round(seconds * 1000, 2))
+
+
+def validate(message: Message) -> None:
+    """Checks a message against the rules of its contract.
+
+    Raises:
+        InvalidInput: REQUEST_INVALID, naming every field at fault.
+    """
+    violations = protovalidate.collect_violations(message)
+    if not violations:
+        return
+    fields: dict[str, str] = {}
+    for violation in violations:
+        proto = violation.proto
+        path = ".".join(e.field_name for e in proto.field.elements) if proto.field else ""
+        fields[path or "request"] = proto.message or proto.rule_id
+    listed = "; ".join(f"{name}: {text}" for name, text in fields.items())
+    raise InvalidInput("REQUEST_INVALID", f"The request is not valid: {listed}.", fields=fields)
+
+
+async def _validated(messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for message in messages:
+        validate(message)
+        yield message
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """Puts the stages, outermost first, around every handler."""
+
+    def __init__(self, stages: list[Stage]) -> None:
+        self._stages = stages
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wraps the handler that serves a method."""
+        handler: Any = await continuation(details)
+        method = details.method
+        if handler is None or method.startswith("/grpc."):
+            return cast("grpc.RpcMethodHandler[Any, Any] | None", handler)
+        headers = {
+            key: value if isinstance(value, str) else value.decode("latin-1")
+            for key, value in details.invocation_metadata
+        }
+
+        async def enter(stack: AsyncExitStack, servicer_context: Any) -> None:
+            call = Call(method, headers, servicer_context)
+            for stage in self._stages:
+                await stack.enter_async_context(stage(call))
+
+        inputs = handler.request_streaming
+
+        def checked(request: Any) -> Any:
+            if inputs:
+                return _validated(request)
+            validate(request)
+            return request
+
+        factory: Any
+        if handler.response_streaming:
+            inner = handler.stream_stream if inputs else handler.unary_stream
+            factory = (
+                grpc.stream_stream_rpc_method_handler
+                if inputs
+                else grpc.unary_stream_rpc_method_handler
+            )
+
+            async def serve_stream(request: Any, servicer_context: Any) -> AsyncIterator[Any]:
+                async with AsyncExitStack() as stack:
+                    await enter(stack, servicer_context)
+                    async for message in inner(checked(request), servicer_context):
+                        yield message
+
+            behaviour: Any = serve_stream
+        else:
+            inner = handler.stream_unary if inputs else handler.unary_unary
+            factory = (
+                grpc.stream_unary_rpc_method_handler
+                if inputs
+                else grpc.unary_unary_rpc_method_handler
+            )
+
+            async def serve_one(request: Any, servicer_context: Any) -> Any:
+                async with AsyncExitStack() as stack:
+                    await enter(stack, servicer_context)
+                    return await inner(checked(request), servicer_context)
+
+            behaviour = serve_one
+        wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
+            behaviour,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+
+def options(settings: ServiceSettings) -> list[tuple[str, Any]]:
+    """Server arguments; each is here because its default failed somebody."""
+    return [
+        # Two processes on one port would each get half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Clients that balance find new replicas only when a connection ends; the
+        # grace is longer than the longest answer, so no stream is cut.
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", 300_000),
+        # The channel factory pings every 30 s; the default would call that abuse.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+class _Handlers:
+    """What generated code registers on: generic handlers only.
+
+    Those may be added to a running server, so that health can say NOT_SERVING
+    while a service waits for its database; registered methods may not.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """The generic handlers serve the same methods."""
+
+
+class Server:
+    """A gRPC server with health and reflection, not serving until told so."""
+
+    def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
+        stages = [errors, verified_context(verifier), request_deadline, telemetry]
+        self._settings = settings
+        self._server = grpc.aio.server(
+            interceptors=[Pipeline(stages)],
+            options=options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        )
+        self._health = health.aio.HealthServicer()
+        self._names: list[str] = []
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.port = 0
+
+    async def start(self, names: list[str]) -> None:
+        """Opens the port and answers NOT_SERVING until `set_serving`.
+
+        Args:
+            names: Full names of the services, for health and reflection.
+
+        Raises:
+            RuntimeError: when the port is taken.
+        """
+        self._names = names
+        self.port = self._server.add_insecure_port(self._settings.listen)
+        await self.set_serving(False)
+        reflection.enable_server_reflection(
+            (*names, reflection.SERVICE_NAME, health.SERVICE_NAME), self._server
+        )
+        await self._server.start()
+
+    def add(self, register: Callable[[Any, Any], None], servicer: Any) -> None:
+        """Registers a servicer; also while the server runs."""
+        register(servicer, _Handlers(self._server))
+
+    async def set_serving(self, serving: bool) -> None:
+        """Says to whoever watches whether calls are welcome."""
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if serving else known.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def drain(self) -> None:
+        """Takes no new calls, lets those in flight end, then stops."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.drain_seconds)

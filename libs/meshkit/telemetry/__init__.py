@@ -1,0 +1,11 @@
+"""Traces and metrics over OpenTelemetry; what a room uses of it.
+
+`span` and `meter` are all a room needs. RPC spans and metrics come from the
+server and channel factories.
+"""
+
+from meshkit.telemetry.metrics import meter as meter
+from meshkit.telemetry.setup import Telemetry as Telemetry
+from meshkit.telemetry.setup import configure as configure
+from meshkit.telemetry.tracing import current_trace_id as current_trace_id
+from meshkit.telemetry.tracing import span as span

@@ -1,0 +1,115 @@
+"""Spans: around stages of work, and around calls that enter or leave a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.propagate import extract, inject
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from meshkit.errors import Cancelled, InvalidInput, MeshError, NotFound
+
+_tracer = trace.get_tracer("citemesh")
+
+CALLERS_FAULT = (InvalidInput, NotFound, Cancelled)
+"""Errors that are answers: the span of a server that gives one is not in error."""
+
+
+def current_trace_id() -> str:
+    """The trace of the running request, 32 hex digits; empty outside of one."""
+    found = trace.get_current_span().get_span_context()
+    return format(found.trace_id, "032x") if found.is_valid else ""
+
+
+def record(current: Span, error: BaseException, *, server: bool = False) -> None:
+    """Marks a span with the error that ended it, truthfully and without its text."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        current.set_attribute("citemesh.cancelled", True)
+        current.set_status(Status(StatusCode.ERROR, "CANCELLED"))
+        return
+    reason = error.reason if isinstance(error, MeshError) else type(error).__name__
+    current.set_attribute("error.type", reason)
+    if not (server and isinstance(error, CALLERS_FAULT)):
+        current.set_status(Status(StatusCode.ERROR, reason))
+
+
+@contextmanager
+def span(
+    name: str,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    links: Sequence[trace.Link] = (),
+) -> Iterator[Span]:
+    """A span around the block; an error that leaves the block marks it and goes on."""
+    with _tracer.start_as_current_span(
+        name,
+        kind=kind,
+        attributes=attributes,
+        links=links,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            record(current, error)
+            raise
+
+
+@contextmanager
+def serving(name: str, attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
+    """The span of a call being served; the caller's own mistakes leave it unmarked."""
+    with _tracer.start_as_current_span(
+        name,
+        kind=SpanKind.SERVER,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            record(current, error, server=True)
+            raise
+
+
+def start(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> Span:
+    """A span that the caller ends, for calls whose end is not a block's end."""
+    return _tracer.start_span(
+        name,
+        kind=kind,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+
+
+def propagation() -> list[tuple[str, str]]:
+    """Headers that carry the running trace to the next hop."""
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    return list(carrier.items())
+
+
+def propagation_of(current: Span) -> list[tuple[str, str]]:
+    """Headers that make the next hop a child of `current`."""
+    carrier: dict[str, str] = {}
+    inject(carrier, trace.set_span_in_context(current))
+    return list(carrier.items())
+
+
+def continue_from(headers: Mapping[str, str]) -> None:
+    """Makes the trace in the headers the running one for the rest of this task."""
+    otel_context.attach(extract(headers))
+
+
+def link_to(traceparent: str) -> list[trace.Link]:
+    """A link to the request that caused background work; empty when there is none."""
+    found = trace.get_current_span(extract({"traceparent": traceparent})).get_span_context()
+    return [trace.Link(found)] if found.is_valid else []

@@ -1,0 +1,180 @@
+"""Spending: reserved before, settled after, always against a project.
+
+The functions of schema `usage` are the one place where money is counted. What
+costs nothing (local models) is not reserved; its tokens are noted in the ledger
+a moment later, several entries at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from meshkit import context
+from meshkit.database.pool import Database
+from meshkit.errors import BudgetExhausted, MeshError
+from meshkit.logging import logger
+
+log = logger(__name__)
+
+EXHAUSTED = "CM402"
+"""SQLSTATE of `usage.reserve` when the project has no money left."""
+RESERVATION_SECONDS = 600
+"""A reservation that nobody settles is released after this time."""
+FLUSH_SECONDS = 1.0
+BUFFERED_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger."""
+
+    project_id: str
+    stage: str
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost_micro_usd: int
+    request_id: str
+
+
+class Spend:
+    """A spend under way; `settle` says what it came to."""
+
+    def __init__(self) -> None:
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost_micro_usd = 0
+
+    def settle(self, *, input_tokens: int, output_tokens: int = 0, cost_micro_usd: int = 0) -> None:
+        """Notes what was really used, in tokens and millionths of a dollar."""
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.cost_micro_usd = cost_micro_usd
+
+
+class Budget:
+    """Asks schema `usage` before a spend and tells it after."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._entries: list[Entry] = []
+        self._wake = asyncio.Event()
+
+    @asynccontextmanager
+    async def spend(
+        self, *, estimate_micro_usd: int, stage: str, provider: str, model: str
+    ) -> AsyncIterator[Spend]:
+        """Reserves an estimate for the block and settles what the block says.
+
+        A block that ends by an error or by cancellation settles what it noted by
+        then, so that no reservation leaks.
+
+        Raises:
+            BudgetExhausted: when the project cannot pay the estimate.
+            Unavailable: when the budget cannot be asked; nothing is spent then.
+        """
+        request = context.current()
+        reservation = None
+        if estimate_micro_usd > 0:
+            reservation = await self.reserve(request.project_id, estimate_micro_usd)
+        spend = Spend()
+        try:
+            yield spend
+        finally:
+            entry = Entry(
+                request.project_id,
+                stage,
+                provider,
+                model,
+                spend.input_tokens,
+                spend.output_tokens,
+                spend.cost_micro_usd,
+                request.request_id,
+            )
+            if reservation is not None:
+                await asyncio.shield(self._settle(reservation, entry))
+            elif entry.input_tokens or entry.output_tokens or entry.cost_micro_usd:
+                self._note(entry)
+
+    async def reserve(self, project_id: str, micro_usd: int) -> UUID:
+        """Reserves an amount; 0 only asks whether the project may spend at all.
+
+        Raises:
+            BudgetExhausted: when it cannot be paid.
+        """
+        try:
+            async with self._database.connection() as connection:
+                found: UUID = await connection.fetchval(
+                    "SELECT usage.reserve($1, $2, make_interval(secs => $3))",
+                    project_id,
+                    micro_usd,
+                    float(RESERVATION_SECONDS),
+                )
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == EXHAUSTED:
+                raise BudgetExhausted(
+                    "BUDGET_EXHAUSTED", "The project's budget is used up; raise it or wait."
+                ) from None
+            raise
+        return found
+
+    async def _settle(self, reservation: UUID, entry: Entry) -> None:
+        try:
+            async with self._database.connection() as connection:
+                await connection.execute(
+                    "SELECT usage.settle($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                    reservation,
+                    entry.project_id,
+                    entry.stage,
+                    entry.provider,
+                    entry.model,
+                    entry.input_tokens,
+                    entry.output_tokens,
+                    entry.cost_micro_usd,
+                    entry.request_id,
+                )
+        except (MeshError, asyncpg.PostgresError) as error:
+            # The sweeper releases the reservation; the ledger line must not be lost.
+            log.warning("settlement postponed", error=type(error).__name__)
+            self._note(entry)
+
+    def _note(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if len(self._entries) > BUFFERED_ENTRIES:
+            del self._entries[0]
+            log.error("usage ledger unreachable for too long; oldest entry dropped")
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Writes noted entries a second after they came; runs until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(FLUSH_SECONDS)
+                self._wake.clear()
+                await self.flush()
+        finally:
+            await asyncio.shield(self.flush())
+
+    async def flush(self) -> None:
+        """Writes noted entries; keeps them for the next time when that fails."""
+        entries, self._entries = self._entries, []
+        if not entries:
+            return
+        try:
+            async with self._database.connection() as connection:
+                lines: list[dict[str, Any]] = [asdict(entry) for entry in entries]
+                await connection.execute("SELECT usage.record($1::jsonb)", json.dumps(lines))
+        except (MeshError, asyncpg.PostgresError) as error:
+            log.warning("usage entries kept for later", error=type(error).__name__)
+            self._entries[:0] = entries
+            self._wake.set()
