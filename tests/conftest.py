@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from meshkit.components import RUNTIME_ROLES
-from meshkit.supervisor.postgres import RunningPostgres
+from meshkit.supervisor.postgres import DATABASE, RunningPostgres, create_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ def postgres(scratch: Path) -> Iterator[MigratedPostgres]:
         cluster = running.cluster
 
         async def prepare() -> None:
+            await create_database(cluster.maintenance_dsn, DATABASE)
             await bootstrap(cluster.admin_dsn, cluster.passwords)
             await migrate(cluster.admin_dsn)
 
