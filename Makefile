@@ -1,0 +1,71 @@
+# The project's commands. `make demo` and `make test` are the two a newcomer needs;
+# both set up whatever is missing first, and need a network only the first time.
+
+VENV ?= .venv
+PORT ?= 8080
+DATA ?= .citemesh
+EXTRAS ?= all,dev
+TESTS ?= tests
+PYTEST ?=
+
+# Absolute, so that a program started by a target finds its siblings wherever it works.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONNOUSERSITE := 1
+
+# What is installed is named by what it was installed from; an editable install also
+# knows its folder. A touched but unchanged pyproject.toml installs nothing.
+fingerprint := $(shell { cat pyproject.toml hatch_build.py; echo "$(CURDIR) $(EXTRAS)"; } | cksum | tr ' ' '-')
+INSTALLED := $(VENV)/.installed-$(fingerprint)
+STUBS := $(VENV)/.stubs
+CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test up check format protos release-protos docs bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED) $(STUBS) ## start everything, load the samples, ask one question, keep the console running
+	@exec $(VENV)/bin/python tools/demo.py --port $(PORT)
+
+test: $(INSTALLED) $(STUBS) ## run every test; TESTS=path and PYTEST=options narrow it
+	$(VENV)/bin/python -m pytest $(TESTS) $(PYTEST)
+
+up: $(INSTALLED) $(STUBS) ## the mesh without the samples, on PORT, with its data in DATA
+	@exec $(VENV)/bin/citemesh up --port $(PORT) --data $(DATA)
+
+check: $(INSTALLED) $(STUBS) ## format, lint, types, contracts, imports, secrets, dependencies, docs
+	$(VENV)/bin/python tools/check.py
+
+format: $(INSTALLED) ## write the format that `make check` asks for
+	$(VENV)/bin/ruff check --fix-only --quiet .
+	$(VENV)/bin/ruff format --quiet .
+	$(VENV)/bin/buf format --write protos
+
+protos: $(INSTALLED) ## compile the contracts into libs/citemesh
+	$(VENV)/bin/python protos/compile.py stubs
+	@touch $(STUBS)
+
+release-protos: $(INSTALLED) ## make the contracts of today the ones that may not be broken
+	$(VENV)/bin/python tools/contracts.py release
+
+docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
+	$(VENV)/bin/python tools/configuration.py --write
+	$(VENV)/bin/python tools/errors.py --write
+
+bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
+	$(VENV)/bin/python -m loadtest.bench
+
+clean: ## remove what was built; the data of a mesh stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) libs/citemesh/*/
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED):
+	@PYTHON="$(PYTHON)" sh tools/environment.sh $(VENV) $@ $(EXTRAS)
+
+# The install has compiled the contracts already when it is the newer one; the rule
+# costs two seconds then and keeps one truth about what is current.
+$(STUBS): $(INSTALLED) $(CONTRACTS)
+	@$(VENV)/bin/python protos/compile.py stubs
+	@touch $@
