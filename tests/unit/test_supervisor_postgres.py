@@ -21,7 +21,7 @@ from meshkit.supervisor.postgres.account import Account, can_reach
 from meshkit.supervisor.processes import wait_ended
 
 
-@pytest.fixture()
+@pytest.fixture
 def directory() -> Iterator[Path]:
     """As `<data>/postgres`, below a directory other accounts may enter."""
     with tempfile.TemporaryDirectory(prefix="citemesh-test-") as parent:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from meshkit.supervisor.backoff import Backoff
 from meshkit.supervisor.console import LINE_BYTES, Console, LogFile
@@ -17,6 +18,9 @@ from meshkit.supervisor.state import ChildState
 
 STARTS_BEFORE_GIVING_UP = 4
 """Starts that may fail while the mesh comes up; once a process was ready it is never given up."""
+BAD_SETTINGS = 2
+"""Exit code of a process whose settings are wrong: starting it again changes nothing."""
+READ_GRACE_S = 2.0
 
 
 class ChildFailed(Exception):
@@ -42,6 +46,8 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: float = 20.0
     """Seconds it gets to end after `stop_signal`, before SIGKILL."""
+    before_restart: Callable[[], None] | None = None
+    """Clears up what a death left behind; may block."""
 
 
 class Child:
@@ -94,8 +100,9 @@ class Child:
         Raises:
             ChildFailed: it died again and again without getting there.
         """
-        waiting = asyncio.create_task(self.ready.wait())
-        await asyncio.wait({waiting, self.failed}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(self.ready.wait())
+        both: set[asyncio.Future[Any]] = {waiting, self.failed}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self.failed.done():
             self.failed.result()
@@ -137,15 +144,19 @@ class Child:
             delay = backoff.next_delay(time.monotonic() - began)
             self.state.restarts += 1
             self.state.last_exit = code
-            self._console.say(f"{self.spec.name} {_ending(code)}; starting it again")
-            if not self._was_ready and backoff.deaths >= STARTS_BEFORE_GIVING_UP:
+            hopeless = code == BAD_SETTINGS or backoff.deaths >= STARTS_BEFORE_GIVING_UP
+            if not self._was_ready and hopeless:
                 if not self.failed.done():
                     tail = list(self._log.tail)[-8:]
                     self.failed.set_exception(ChildFailed(self.spec.name, _ending(code), tail))
                 self._set("stopped")
                 return
+            when = f"in {delay:g} s" if delay else "at once"
+            self._console.say(f"{self.spec.name} {_ending(code)}; it is started again {when}")
             self._set("restarting")
             await asyncio.sleep(delay)
+            if self.spec.before_restart is not None:
+                await asyncio.to_thread(self.spec.before_restart)
 
     async def _run(self) -> int:
         """One life of the process; returns how it ended."""
@@ -178,7 +189,12 @@ class Child:
             self._process = None
             self.state.pid = None
             self.ready.clear()
-        await reading
+        try:
+            async with asyncio.timeout(READ_GRACE_S):
+                await reading
+        except TimeoutError:
+            # Something it started in another session still holds the pipe.
+            self._console.say(f"{self.spec.name} left a process behind that holds its output")
         if watching is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching

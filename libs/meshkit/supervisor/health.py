@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -36,7 +37,7 @@ def grpc_service(address: str, service: str) -> Watch:
 
     async def watch(report: Report) -> None:
         async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             request = health_pb2.HealthCheckRequest(service=service)
             while True:
                 await _until_serving(stub, request)
@@ -48,9 +49,7 @@ def grpc_service(address: str, service: str) -> Watch:
     return watch
 
 
-async def _serves(
-    stub: health_pb2_grpc.HealthStub, request: health_pb2.HealthCheckRequest
-) -> bool:
+async def _serves(stub: Any, request: health_pb2.HealthCheckRequest) -> bool:
     try:
         answer = await stub.Check(request, timeout=CALL_TIMEOUT_S)
     except grpc.aio.AioRpcError:
@@ -58,16 +57,14 @@ async def _serves(
     return bool(answer.status == SERVING)
 
 
-async def _until_serving(
-    stub: health_pb2_grpc.HealthStub, request: health_pb2.HealthCheckRequest
-) -> None:
-    while not await _serves(stub, request):
+async def _until_serving(stub: Any, request: health_pb2.HealthCheckRequest) -> None:
+    while True:
+        if await _serves(stub, request):
+            return
         await asyncio.sleep(POLL_S)
 
 
-async def _until_not_serving(
-    stub: health_pb2_grpc.HealthStub, request: health_pb2.HealthCheckRequest
-) -> None:
+async def _until_not_serving(stub: Any, request: health_pb2.HealthCheckRequest) -> None:
     """Returns when the service says so, or the stream ends (connections are renewed by age)."""
     call = stub.Watch(request)
     try:
@@ -84,7 +81,9 @@ def http_service(host: str, port: int, path: str = "/readyz") -> Watch:
     """Watches an HTTP service: asked until it is ready, then trusted until its process ends."""
 
     async def watch(report: Report) -> None:
-        while await http_status(host, port, path) != 200:
+        while True:
+            if await http_status(host, port, path) == 200:
+                break
             await asyncio.sleep(POLL_S)
         report(True)
         await asyncio.Event().wait()
@@ -116,7 +115,9 @@ def condition(is_ready: Callable[[], bool]) -> Watch:
     """Watches something that can be looked at without waiting (a pid file)."""
 
     async def watch(report: Report) -> None:
-        while not is_ready():
+        while True:
+            if is_ready():
+                break
             await asyncio.sleep(0.02)
         report(True)
         await asyncio.Event().wait()

@@ -46,13 +46,15 @@ def main(arguments: list[str]) -> None:
     if supervisor is not None:
         # After the change of account: that clears the setting.
         _die_with_parent(supervisor, death_signal)
+    if pipe is not None:
+        os.set_inheritable(pipe, False)
     if kind == "module":
         if pipe is not None:
             _watch_pipe(pipe, death_signal)
         sys.argv = [target, *arguments[2:]]
         runpy.run_module(target, run_name="__main__", alter_sys=True)
     elif pipe is None or sys.platform == "linux":
-        os.execv(target, arguments[1:])
+        os.execv(target, arguments[1:])  # noqa: S606
     else:
         _run_beside_pipe(arguments[1:], pipe, death_signal)
 
@@ -92,7 +94,6 @@ def _watch_pipe(pipe: int, death_signal: int) -> None:
         threading.Event().wait(HARD_EXIT_AFTER_S)
         os._exit(1)
 
-    os.set_inheritable(pipe, False)
     threading.Thread(target=wait_for_end_of_file, name="supervisor watch", daemon=True).start()
 
 
@@ -103,7 +104,6 @@ def _until_end_of_file(pipe: int) -> None:
 
 def _run_beside_pipe(command: list[str], pipe: int, death_signal: int) -> NoReturn:
     """Without prctl a foreign program cannot notice the end: stay its parent and tell it."""
-    os.set_inheritable(pipe, False)
     child = subprocess.Popen(command)
 
     def forward(number: int, _frame: object) -> None:

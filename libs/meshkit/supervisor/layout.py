@@ -1,15 +1,16 @@
 """What lies where in the data directory of an embedded mesh, and who holds it.
 
-    .citemesh/
-        lock           held (flock) by the supervisor; says its pid, address and start
-        state.json     what `citemesh status` shows
-        api_key        0600: key of the project `default`, for the command line
-        identity/      0700: keyring and signing keys
-        postgres/      the embedded Postgres
-        blobs/         source files of documents
-        lexical/       the embedded lexical index
-        logs/          one file per process, bounded
-        up.log         what `citemesh up --detach` would have printed
+.citemesh/
+    lock           held (flock) by the supervisor; says its pid, address and start
+    state.json     what `citemesh status` shows
+    api_key        0600: key of the project `default`, for the command line
+    identity/      0700: keyring and signing keys
+    postgres/      the embedded Postgres
+    blobs/         source files of documents
+    lexical/       the embedded lexical index
+    logs/          one file per process, bounded
+    traces/        spans of each process, bounded
+    up.log         what `citemesh up --detach` would have printed
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ class DataDirectory:
         return self.root / "logs"
 
     @property
+    def traces(self) -> Path:
+        """Spans, one file per process."""
+        return self.root / "traces"
+
+    @property
     def detached_log(self) -> Path:
         """Output of a detached supervisor."""
         return self.root / "up.log"
@@ -84,7 +90,7 @@ class DataDirectory:
     def create(self) -> None:
         """Makes the directories; git is told to ignore all of it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for directory in (self.logs, self.blobs, self.lexical):
+        for directory in (self.logs, self.traces, self.blobs, self.lexical):
             directory.mkdir(mode=0o700, exist_ok=True)
         ignore = self.root / ".gitignore"
         if not ignore.exists():

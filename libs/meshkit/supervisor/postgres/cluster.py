@@ -233,7 +233,8 @@ class Cluster:
 
     def _await_backends(self) -> None:
         """Children of a postmaster killed with -9 notice within about 0.2 s; until then they
-        hold the shared memory and a new postmaster refuses to start."""
+        hold the shared memory and a new postmaster refuses to start.
+        """
         here = str(self.data.resolve())
         orphans = []
         for process in psutil.process_iter(["name"]):

@@ -1,0 +1,96 @@
+"""What each child is told: addresses of the others, its own keys and database, nothing else's.
+
+Secrets travel in the environment of exactly the process that needs them, never on a command line.
+Whatever the user set in the environment of `citemesh up` reaches the services too and wins over
+the defaults of an embedded mesh; what belongs to another service, or to the supervisor, does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from meshkit.components import COMPONENTS, GATEWAY, Component
+from meshkit.supervisor import ports
+from meshkit.supervisor.layout import DataDirectory
+
+NOT_FOR_CHILDREN = re.compile(
+    r"CITEMESH_(API_KEY|URL|LAUNCH_\w+|SUPERVISOR_\w+|READY_FD|ROLE_PASSWORDS"
+    r"|ADMIN_DATABASE_URL|\w*DATABASE_URL)$"
+)
+DRAIN_SECONDS = 10.0
+"""How long a call in flight may take to end when an embedded mesh stops."""
+
+
+def launcher(module: str, *args: str) -> list[str]:
+    """The command that runs a module tied to the supervisor's life (see `launch`).
+
+    `-P` keeps the directory the user stands in from shadowing our modules.
+    """
+    return [sys.executable, "-P", "-m", "meshkit.supervisor.launch", "module", module, *args]
+
+
+def pick_addresses(host: str, gateway_port: int) -> dict[str, str]:
+    """An address for every component: the gateway's is asked for, the others' are free ports."""
+    taken = {gateway_port}
+    addresses = {}
+    for component in COMPONENTS:
+        if component.name == GATEWAY.name:
+            addresses[component.name] = f"{host}:{gateway_port}"
+            continue
+        port = ports.pick(taken)
+        taken.add(port)
+        addresses[component.name] = f"{ports.LOOPBACK}:{port}"
+    return addresses
+
+
+def inherited() -> dict[str, str]:
+    """The supervisor's own environment without what is not for children."""
+    return {name: value for name, value in os.environ.items() if not NOT_FOR_CHILDREN.match(name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Environments:
+    """Makes the environment of each child.
+
+    Args:
+        database_urls: by service, such as `retrieval`.
+    """
+
+    data: DataDirectory
+    addresses: Mapping[str, str]
+    database_urls: Mapping[str, str]
+
+    def of(self, component: Component) -> dict[str, str]:
+        """The whole environment of one component's process."""
+        service = component.service.upper()
+        given = inherited()
+        environment = self._defaults(component) | given | dict(component.environment)
+        environment[f"CITEMESH_{service}_LISTEN"] = self.addresses[component.name]
+        environment["CITEMESH_IDENTITY_KEYS"] = str(self.data.identity / "keyring.json")
+        if component.signs:
+            key = self.data.identity / f"{component.service}.key"
+            environment[f"CITEMESH_{service}_SIGNING_KEY"] = str(key)
+        if component.nice:
+            environment["CITEMESH_LAUNCH_NICE"] = str(component.nice)
+        if component.uses_database:
+            url = self.database_urls[component.service]
+            environment[f"CITEMESH_{service}_DATABASE_URL"] = url
+        environment |= self._addresses_for(component.calls)
+        return environment
+
+    def _addresses_for(self, names: Iterable[str]) -> dict[str, str]:
+        return {f"CITEMESH_{name.upper()}_ADDRESS": self.addresses[name] for name in names}
+
+    def _defaults(self, component: Component) -> dict[str, str]:
+        """Settings of an embedded mesh that the user's environment may override."""
+        return {
+            "CITEMESH_BLOB_URL": self.data.blobs.as_uri(),
+            "CITEMESH_TRACE_FILE": str(self.data.traces / f"{component.name}.jsonl"),
+            "CITEMESH_DRAIN_SECONDS": str(DRAIN_SECONDS),
+            "ORT_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
