@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -31,30 +32,33 @@ def directory() -> Iterator[Path]:
         yield data / "postgres"
 
 
-async def value(dsn: str, query: str) -> Any:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return await connection.fetchval(query)
-    finally:
-        await connection.close()
+def value(dsn: str, query: str) -> Any:
+    async def fetch() -> Any:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
 
 
-async def test_postgres_runs_unprivileged_with_checksums_fsync_and_a_vector_type_that_works(
+def test_postgres_runs_unprivileged_with_checksums_fsync_and_a_vector_type_that_works(
     directory: Path,
 ) -> None:
     with RunningPostgres(directory) as running:
         dsn = running.cluster.maintenance_dsn
-        assert await value(dsn, "SHOW data_checksums") == "on"
-        assert await value(dsn, "SHOW fsync") == "on"
-        assert await value(dsn, "SHOW server_encoding") == "UTF8"
-        version = await check_vector(dsn)
+        assert value(dsn, "SHOW data_checksums") == "on"
+        assert value(dsn, "SHOW fsync") == "on"
+        assert value(dsn, "SHOW server_encoding") == "UTF8"
+        version = asyncio.run(check_vector(dsn))
         assert tuple(map(int, version.split("."))) >= (0, 8, 4)
         assert psutil.Process(running.pid).uids().effective != 0
         listening = {c.laddr.ip for c in psutil.Process(running.pid).net_connections("inet")}
         assert listening == {"127.0.0.1"}
 
 
-async def test_a_wrong_password_is_refused_and_no_secret_is_readable_or_on_a_command_line(
+def test_a_wrong_password_is_refused_and_no_secret_is_readable_or_on_a_command_line(
     directory: Path,
 ) -> None:
     with RunningPostgres(directory, ["citemesh_x"]) as running:
@@ -62,7 +66,7 @@ async def test_a_wrong_password_is_refused_and_no_secret_is_readable_or_on_a_com
         password = cluster.passwords["citemesh_x"]
         wrong = cluster.maintenance_dsn.replace("@", "x@")
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await value(wrong, "SELECT 1")
+            value(wrong, "SELECT 1")
         assert (directory / "credentials.json").stat().st_mode & 0o077 == 0
         assert cluster.data.stat().st_mode & 0o077 == 0
         arguments = " ".join(psutil.Process(running.pid).cmdline())
@@ -70,24 +74,24 @@ async def test_a_wrong_password_is_refused_and_no_secret_is_readable_or_on_a_com
         assert not list(cluster.home.glob("*.password"))
 
 
-async def test_committed_rows_survive_kill_9_of_postgres_and_the_port_is_kept(
+def test_committed_rows_survive_kill_9_of_postgres_and_the_port_is_kept(
     directory: Path,
 ) -> None:
     with RunningPostgres(directory) as running:
         port = running.cluster.port
-        await create_database(running.cluster.maintenance_dsn, "kept")
+        asyncio.run(create_database(running.cluster.maintenance_dsn, "kept"))
         dsn = running.cluster.dsn(cluster_module.SUPERUSER, "kept")
-        await value(dsn, "CREATE TABLE t AS SELECT 41 + 1 AS answer")
+        value(dsn, "CREATE TABLE t AS SELECT 41 + 1 AS answer")
         os.kill(running.pid, signal.SIGKILL)
         wait_ended(psutil.Process(running.pid), 5)
         assert (running.cluster.data / "postmaster.pid").exists()
     with RunningPostgres(directory) as running:
         assert running.cluster.port == port
         dsn = running.cluster.dsn(cluster_module.SUPERUSER, "kept")
-        assert await value(dsn, "SELECT answer FROM t") == 42
+        assert value(dsn, "SELECT answer FROM t") == 42
 
 
-async def test_a_stale_pid_file_that_names_somebody_else_does_not_stop_the_start(
+def test_a_stale_pid_file_that_names_somebody_else_does_not_stop_the_start(
     directory: Path,
 ) -> None:
     with RunningPostgres(directory) as running:
@@ -97,7 +101,7 @@ async def test_a_stale_pid_file_that_names_somebody_else_does_not_stop_the_start
     try:
         pid_file.write_text("\n".join([str(other.pid), *content[1:]]) + "\n")
         with RunningPostgres(directory) as running:
-            assert await value(running.cluster.maintenance_dsn, "SELECT 1") == 1
+            assert value(running.cluster.maintenance_dsn, "SELECT 1") == 1
         assert other.poll() is None
     finally:
         other.kill()
@@ -123,7 +127,7 @@ def test_postgres_ends_when_its_supervisor_is_killed_with_9(directory: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to drop to another account")
-async def test_below_a_directory_only_root_may_enter_postgres_lies_elsewhere(
+def test_below_a_directory_only_root_may_enter_postgres_lies_elsewhere(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="citemesh-test-") as elsewhere:
@@ -133,13 +137,13 @@ async def test_below_a_directory_only_root_may_enter_postgres_lies_elsewhere(
         for _ in range(2):
             with RunningPostgres(directory) as running:
                 assert running.cluster.home.parent == Path(elsewhere)
-                assert await value(running.cluster.maintenance_dsn, "SELECT 1") == 1
+                assert value(running.cluster.maintenance_dsn, "SELECT 1") == 1
         assert directory.parent.parent.stat().st_mode & 0o777 == 0o700
         assert len(list(Path(elsewhere).iterdir())) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to drop to another account")
-async def test_programs_out_of_the_account_s_reach_are_copied_once(
+def test_programs_out_of_the_account_s_reach_are_copied_once(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from meshkit.supervisor.postgres import binaries
@@ -149,7 +153,7 @@ async def test_programs_out_of_the_account_s_reach_are_copied_once(
         with RunningPostgres(directory) as running:
             program = Path(psutil.Process(running.pid).exe())
             assert program.is_relative_to(running.cluster.home / "install")
-            assert await check_vector(running.cluster.maintenance_dsn)
+            assert asyncio.run(check_vector(running.cluster.maintenance_dsn))
 
 
 def test_reach_needs_every_directory_on_the_way(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import sys
 
 from meshkit.database.bootstrap import DatabaseUnfit, bootstrap
 from meshkit.database.migrate import MigrationBusy, migrate
-from meshkit.logging import configure
+from meshkit.logging import configure, logger
 
 
 async def prepare(admin_dsn: str, passwords: dict[str, str]) -> dict[str, int]:
@@ -34,7 +34,7 @@ def main() -> None:
         revisions = asyncio.run(prepare(admin_dsn, passwords))
     except (DatabaseUnfit, MigrationBusy) as error:
         sys.exit(str(error))
-    print("schemas at", ", ".join(f"{name} {number}" for name, number in revisions.items()))
+    logger(__name__).info("database prepared", **revisions)
 
 
 if __name__ == "__main__":

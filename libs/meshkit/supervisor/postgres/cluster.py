@@ -232,8 +232,10 @@ class Cluster:
         return None
 
     def _await_backends(self) -> None:
-        """Children of a postmaster killed with -9 notice within about 0.2 s; until then they
-        hold the shared memory and a new postmaster refuses to start.
+        """Waits for the children of a postmaster that was killed with -9.
+
+        They notice within about 0.2 s; until then they hold the shared memory and a new
+        postmaster refuses to start.
         """
         here = str(self.data.resolve())
         orphans = []
