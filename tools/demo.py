@@ -99,7 +99,9 @@ class Mesh:
             [program, *arguments, "--url", self.url], env=environment, cwd=ROOT, check=False
         )
         if done.returncode:
-            raise DemoFailed(f"citemesh {arguments[0]} ended with {done.returncode}.\n{self.tail()}")
+            raise DemoFailed(
+                f"citemesh {arguments[0]} ended with {done.returncode}.\n{self.tail()}"
+            )
         print(flush=True)
 
     def wait(self) -> None:
