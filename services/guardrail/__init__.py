@@ -1,0 +1,1 @@
+"""Guardrail: what may come in, what may go out, and whether an answer is grounded."""
