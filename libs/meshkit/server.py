@@ -47,6 +47,9 @@ log = logger(__name__)
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 """Tells the caller's gRPC that this answer was meant: it must not call again."""
 
+FAREWELL_SECONDS = 0.2
+"""For the last words on open connections: NOT_SERVING to watchers, GOAWAY to all."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -162,16 +165,42 @@ def validate(message: Message) -> None:
 
 
 async def _validated(messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """The caller's messages, checked.
+
+    When the caller cancels, gRPC ends the messages as if all had come; a handler
+    must not take half of an upload for the whole.
+    """
     async for message in messages:
         validate(message)
         yield message
+    # The cancellation arrives together with that end; one turn of the event loop
+    # lets it through. A contract that must be certain has an end message of its own.
+    await asyncio.sleep(0)
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
-    """Puts the stages, outermost first, around every handler."""
+    """Puts the stages, outermost first, around every handler, and counts calls in flight."""
 
     def __init__(self, stages: list[Stage]) -> None:
         self._stages = stages
+        self._active = 0
+        self.idle = asyncio.Event()
+        """Set while no call is in flight; watching health is none."""
+        self.idle.set()
+
+    @asynccontextmanager
+    async def _counted(self, call: Call) -> AsyncIterator[None]:
+        self._active += 1
+        self.idle.clear()
+        try:
+            async with AsyncExitStack() as stack:
+                for stage in self._stages:
+                    await stack.enter_async_context(stage(call))
+                yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self.idle.set()
 
     async def intercept_service(
         self,
@@ -189,11 +218,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
             key: value if isinstance(value, str) else value.decode("latin-1")
             for key, value in details.invocation_metadata
         }
-
-        async def enter(stack: AsyncExitStack, servicer_context: Any) -> None:
-            call = Call(method, headers, servicer_context)
-            for stage in self._stages:
-                await stack.enter_async_context(stage(call))
 
         inputs = handler.request_streaming
 
@@ -213,8 +237,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             )
 
             async def serve_stream(request: Any, servicer_context: Any) -> AsyncIterator[Any]:
-                async with AsyncExitStack() as stack:
-                    await enter(stack, servicer_context)
+                async with self._counted(Call(method, headers, servicer_context)):
                     async for message in inner(checked(request), servicer_context):
                         yield message
 
@@ -228,8 +251,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             )
 
             async def serve_one(request: Any, servicer_context: Any) -> Any:
-                async with AsyncExitStack() as stack:
-                    await enter(stack, servicer_context)
+                async with self._counted(Call(method, headers, servicer_context)):
                     return await inner(checked(request), servicer_context)
 
             behaviour = serve_one
@@ -279,8 +301,9 @@ class Server:
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
         stages = [errors, verified_context(verifier), request_deadline, telemetry]
         self._settings = settings
+        self._pipeline = Pipeline(stages)
         self._server = grpc.aio.server(
-            interceptors=[Pipeline(stages)],
+            interceptors=[self._pipeline],
             options=options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
@@ -318,6 +341,13 @@ class Server:
             await self._health.set(name, status)
 
     async def drain(self) -> None:
-        """Takes no new calls, lets those in flight end, then stops."""
+        """Sends callers elsewhere, lets calls in flight end, then stops.
+
+        gRPC's own grace would wait for callers that only watch our health.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.drain_seconds)
+        try:
+            await asyncio.wait_for(self._pipeline.idle.wait(), self._settings.drain_seconds)
+        except TimeoutError:
+            log.warning("calls cut off after the drain period")
+        await self._server.stop(FAREWELL_SECONDS)

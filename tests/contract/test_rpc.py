@@ -1,0 +1,385 @@
+"""The server and channel factories over real sockets: what every hop promises.
+
+The guardrail contract serves as the example because it has unary and streaming
+calls; the servicer is the test's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from citemesh.guardrail import v1 as guardrail_v1
+from meshkit import context, deadline
+from meshkit.channel import MeshChannel, streaming
+from meshkit.context import RequestContext, acting_as
+from meshkit.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    LimitExceeded,
+    MeshError,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from meshkit.identity import Signer, Verifier, create_keyring
+from meshkit.server import Server
+from meshkit.settings import ServiceSettings
+
+SERVICE = "citemesh.guardrail.v1.GuardrailService"
+
+
+class Settings(ServiceSettings, service="guardrail"):
+    """Settings of the servers under test."""
+
+
+class Echo(guardrail_v1.GuardrailServiceServicer):
+    """Does what the text of the question says."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.cancelled = asyncio.Event()
+        self.entered = asyncio.Event()
+        self.leave = asyncio.Event()
+        self.downstream: guardrail_v1.GuardrailServiceAsyncStub | None = None
+
+    async def CheckInput(self, request: Any, _: Any) -> guardrail_v1.CheckInputResponse:  # noqa: N802
+        self.calls += 1
+        self.entered.set()
+        match request.text:
+            case "leak":
+                raise ValueError("password=hunter2")
+            case "missing":
+                raise NotFound("THING_NOT_FOUND", "There is no such thing.")
+            case "down":
+                raise Unavailable("SOMETHING_DOWN", "Something behind this service is down.")
+            case "wait":
+                try:
+                    await self.leave.wait()
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+            case "hop":
+                assert self.downstream is not None
+                inner = guardrail_v1.CheckInputRequest(text="deadline")
+                return await self.downstream.CheckInput(inner, timeout=60)
+            case "deadline":
+                return guardrail_v1.CheckInputResponse(text=str(deadline.remaining()))
+        return guardrail_v1.CheckInputResponse(text=context.current().project_id)
+
+    async def FilterOutput(  # noqa: N802
+        self, requests: AsyncIterator[Any], _: Any
+    ) -> AsyncIterator[guardrail_v1.FilterOutputResponse]:
+        try:
+            async for request in requests:
+                if request.delta.text == "down":
+                    raise Unavailable("SOMETHING_DOWN", "Something behind this service is down.")
+                yield guardrail_v1.FilterOutputResponse(delta=request.delta)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    create_keyring(tmp_path, ["gateway"])
+    return tmp_path
+
+
+@pytest.fixture
+def caller(keys: Path) -> RequestContext:
+    return Signer.load(keys / "gateway.key").sign(
+        project_id="prj_1",
+        principals=["user:ann"],
+        scopes=["read"],
+        subject="key_1",
+        request_id="req_1",
+    )
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+async def open_server(keys: Path, servicer: Echo, **settings: Any) -> Server:
+    server = Server(Settings(**settings), Verifier.load(keys / "keyring.json"))
+    await server.start([SERVICE])
+    server.add(guardrail_v1.add_GuardrailServiceServicer_to_server, servicer)
+    await server.set_serving(True)
+    return server
+
+
+@pytest.fixture
+async def server(keys: Path, echo: Echo) -> AsyncIterator[Server]:
+    server = await open_server(keys, echo, drain_seconds=0)
+    yield server
+    await server.drain()
+
+
+@pytest.fixture
+async def stub(server: Server) -> AsyncIterator[guardrail_v1.GuardrailServiceAsyncStub]:
+    async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
+        yield guardrail_v1.GuardrailServiceAsyncStub(channel)
+
+
+@pytest.fixture(scope="module")
+def exporter() -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
+    exporter.clear()
+    return exporter
+
+
+def ask(text: str) -> guardrail_v1.CheckInputRequest:
+    return guardrail_v1.CheckInputRequest(text=text)
+
+
+def say(text: str) -> guardrail_v1.FilterOutputRequest:
+    return guardrail_v1.FilterOutputRequest(delta=guardrail_v1.FilterDelta(text=text))
+
+
+async def failure(call: Any) -> MeshError:
+    with pytest.raises(MeshError) as caught:
+        await call
+    return caught.value
+
+
+async def test_the_signed_context_reaches_the_servicer(stub: Any, caller: RequestContext) -> None:
+    with acting_as(caller):
+        assert (await stub.CheckInput(ask("who"))).text == "prj_1"
+
+
+async def test_a_call_without_a_context_is_refused(stub: Any, echo: Echo) -> None:
+    error = await failure(stub.CheckInput(ask("who")))
+    assert (type(error), error.reason) == (Unauthenticated, "CONTEXT_MISSING")
+    assert echo.calls == 0
+
+
+async def test_a_forged_context_is_refused(
+    stub: Any, echo: Echo, caller: RequestContext, tmp_path: Path
+) -> None:
+    create_keyring(tmp_path / "thief", ["gateway"])
+    forged = Signer.load(tmp_path / "thief" / "gateway.key").sign(
+        project_id="prj_1", principals=[], scopes=["read"], subject="x", request_id="r"
+    )
+    with acting_as(forged):
+        error = await failure(stub.CheckInput(ask("who")))
+    assert error.reason == "CONTEXT_INVALID"
+    assert echo.calls == 0
+
+
+async def test_a_request_against_the_contract_never_reaches_the_servicer(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        error = await failure(stub.CheckInput(ask("x" * 9000)))
+    assert type(error) is InvalidInput
+    assert "text" in error.fields
+    assert echo.calls == 0
+
+
+async def test_an_unexpected_exception_keeps_its_text_to_itself(
+    stub: Any, caller: RequestContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    with acting_as(caller):
+        error = await failure(stub.CheckInput(ask("leak")))
+    assert type(error) is Internal
+    assert error.metadata["request_id"] == "req_1"
+    assert "hunter2" not in f"{error} {error.metadata}"
+
+
+async def test_an_error_of_a_handler_is_not_retried(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        error = await failure(stub.CheckInput(ask("down")))
+    assert error.reason == "SOMETHING_DOWN"
+    assert echo.calls == 1
+
+
+async def test_a_service_that_comes_up_late_is_waited_for_by_retries(
+    keys: Path, echo: Echo, caller: RequestContext
+) -> None:
+    first = await open_server(keys, echo, drain_seconds=0)
+    port = first.port
+    async with MeshChannel(f"127.0.0.1:{port}", SERVICE) as channel:
+        stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
+        with acting_as(caller):
+            await stub.CheckInput(ask("who"))
+            await first.drain()
+            call = asyncio.ensure_future(stub.CheckInput(ask("who"), timeout=5))
+            second = await open_server(keys, echo, listen=f"127.0.0.1:{port}", drain_seconds=0)
+            try:
+                assert (await call).text == "prj_1"
+            finally:
+                await second.drain()
+
+
+async def test_the_next_hop_has_less_time_than_this_one(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    echo.downstream = stub
+    with acting_as(caller):
+        left = float((await stub.CheckInput(ask("hop"), timeout=2.0)).text)
+    assert 0 < left < 2.0
+
+
+async def test_a_deadline_ends_the_call_and_the_work(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        error = await failure(stub.CheckInput(ask("wait"), timeout=0.2))
+    assert type(error) is DeadlineExceeded
+    async with asyncio.timeout(5):
+        await echo.cancelled.wait()
+
+
+async def test_cancelling_the_caller_cancels_the_work(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        call = asyncio.ensure_future(stub.CheckInput(ask("wait")))
+    await echo.entered.wait()
+    call.cancel()
+    async with asyncio.timeout(5):
+        await echo.cancelled.wait()
+
+
+async def test_one_call_too_many_is_refused_and_the_rest_goes_on(
+    keys: Path, echo: Echo, caller: RequestContext
+) -> None:
+    server = await open_server(keys, echo, max_concurrent_rpcs=2, drain_seconds=1)
+    # The health watch of the channel is a call too, so one more fits beside it.
+    async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
+        stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
+        with acting_as(caller):
+            first = asyncio.ensure_future(stub.CheckInput(ask("wait")))
+            await echo.entered.wait()
+            error = await failure(stub.CheckInput(ask("who")))
+            assert (type(error), error.reason) == (LimitExceeded, "SERVICE_BUSY")
+            echo.leave.set()
+            assert (await first).text == "prj_1"
+    await server.drain()
+
+
+async def test_a_call_in_flight_ends_before_the_server_stops(
+    keys: Path, echo: Echo, caller: RequestContext
+) -> None:
+    server = await open_server(keys, echo, drain_seconds=5)
+    async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
+        stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
+        with acting_as(caller):
+            call = asyncio.ensure_future(stub.CheckInput(ask("wait")))
+            await echo.entered.wait()
+            draining = asyncio.create_task(server.drain())
+            echo.leave.set()
+            assert (await call).text == "prj_1"
+        await draining
+
+
+async def test_health_tells_apart_starting_serving_and_draining(keys: Path, echo: Echo) -> None:
+    server = Server(Settings(drain_seconds=0), Verifier.load(keys / "keyring.json"))
+    await server.start([SERVICE])
+    seen = []
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE)
+        )
+        seen.append((await watch.read()).status)
+        await server.set_serving(True)
+        seen.append((await watch.read()).status)
+        draining = asyncio.create_task(server.drain())
+        seen.append((await watch.read()).status)
+        await draining
+    known = health_pb2.HealthCheckResponse
+    assert seen == [known.NOT_SERVING, known.SERVING, known.NOT_SERVING]
+
+
+async def test_leaving_a_stream_early_cancels_it_at_the_server(
+    stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        async with streaming(stub.FilterOutput()) as stream:
+            await stream.write(say("a"))
+            assert (await stream.read()).delta.text == "a"
+    async with asyncio.timeout(5):
+        await echo.cancelled.wait()
+
+
+async def test_an_error_in_the_middle_of_a_stream_keeps_its_reason(
+    stub: Any, caller: RequestContext
+) -> None:
+    with acting_as(caller), pytest.raises(Unavailable) as caught:
+        async with streaming(stub.FilterOutput()) as stream:
+            await stream.write(say("a"))
+            await stream.read()
+            await stream.write(say("down"))
+            await stream.read()
+    assert caught.value.reason == "SOMETHING_DOWN"
+
+
+async def finished(spans: InMemorySpanExporter, count: int) -> list[ReadableSpan]:
+    """The spans, once as many as expected have ended; the server's ends after the client's."""
+    async with asyncio.timeout(5):
+        while len(found := list(spans.get_finished_spans())) < count:
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_one_trace_holds_both_sides_of_every_hop(
+    spans: InMemorySpanExporter, stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    echo.downstream = stub
+    with acting_as(caller):
+        await stub.CheckInput(ask("hop"))
+    found = await finished(spans, 4)
+    assert len({span.context.trace_id for span in found if span.context}) == 1
+    by_id = {span.context.span_id: span for span in found if span.context}
+    parents = [by_id[span.parent.span_id].kind.name for span in found if span.parent]
+    assert sorted(parents) == ["CLIENT", "CLIENT", "SERVER"]
+
+
+async def test_the_client_span_of_a_cancelled_stream_is_recorded_as_cancelled(
+    spans: InMemorySpanExporter, stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        async with streaming(stub.FilterOutput()) as stream:
+            await stream.write(say("a"))
+            await stream.read()
+    await echo.cancelled.wait()
+    for span in await finished(spans, 2):
+        assert span.attributes is not None
+        assert span.attributes["citemesh.cancelled"] is True
+        assert not span.status.is_ok
+
+
+async def test_a_callers_mistake_is_no_error_of_the_server(
+    spans: InMemorySpanExporter, stub: Any, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        await failure(stub.CheckInput(ask("missing")))
+    client, server = sorted(await finished(spans, 2), key=lambda span: span.kind.name)
+    assert not client.status.is_ok
+    assert server.status.status_code.name == "UNSET"
+    assert server.attributes is not None
+    assert server.attributes["error.type"] == "THING_NOT_FOUND"
