@@ -1,0 +1,1 @@
+"""Ingestion: files in, searchable documents out."""

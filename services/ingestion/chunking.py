@@ -1,0 +1,281 @@
+"""Cuts a text into chunks along its structure, each within a budget of tokens.
+
+A chunk ends at the strongest boundary in the last part of its budget: a heading,
+else a page, else a paragraph, else a row or sentence, else a line, else a word.
+The next chunk repeats about a sentence of it, unless a heading begins there.
+
+Pure: no I/O, no clock. Tokens come from a function, so that any tokenizer fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from services.ingestion.extraction.model import Extracted, Heading, PageSpan
+
+Tokenize = Callable[[str], Sequence[tuple[int, int]]]
+"""Start and end of every token of a text, in characters, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkingPolicy:
+    """How large chunks are."""
+
+    tokens: int = 200
+    """Tokens a chunk has at most, the tokenizer's special ones not counted."""
+    overlap_tokens: int = 30
+    """Tokens of the end of a chunk that the next one repeats at most."""
+    characters: int = 2400
+    """Characters a chunk has at most; text without words would otherwise have no end."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 8 or self.characters < self.tokens:
+            raise ValueError("a chunk needs at least 8 tokens and as many characters")
+        if not 0 <= self.overlap_tokens <= self.tokens // 2:
+            raise ValueError("the overlap must be between 0 and half of the chunk's tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document; `text` is exactly characters `start` to `end` of it."""
+
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    token_count: int
+    page: int
+    """Page it starts on, from 1; 0 for formats without pages."""
+    page_end: int
+    headings: tuple[str, ...]
+    """Headings above it, outermost first."""
+
+
+# Strengths of boundaries.
+_WORD, _LINE, _SENTENCE, _PARAGRAPH, _PAGE, _HEADING = range(6)
+
+_WINDOW = {_HEADING: 0.25, _PAGE: 0.5, _PARAGRAPH: 0.5, _SENTENCE: 0.4, _LINE: 0.4, _WORD: 0.0}
+"""Share of the budget a chunk must have used before it may end at such a boundary."""
+
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
+_LINE_END = re.compile(r"\n")
+_SENTENCE_END = re.compile(
+    r"""[.!?][)"'’”\]]*[ \t\n]+(?=["'“‘(\[]?[^\W_a-z])   # Latin: a capital or digit follows
+        |[。！？；][」』”’）]*\s*""",
+    re.VERBOSE,
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Inc|Corp|Co|Ltd|vs|approx|Fig|Sec|Art|Abs|bzw|usw"
+    r"|ca|e\.g|i\.e|z\.B|d\.h|U\.S))\.$"
+)
+_ROW = re.compile(r"\||\t|\d[\d,.]*\)?[ \t]+\(?[$€£]?[ \t]*\(?\d|[.!?:;。！？]\s*$")
+
+
+def chunk(document: Extracted, tokenize: Tokenize, policy: ChunkingPolicy) -> list[Chunk]:
+    """Cuts a document.
+
+    Every character that is no white space is in at least one chunk.
+
+    Args:
+        document: Text with pages and headings.
+        tokenize: The tokenizer of the model that will embed the chunks.
+        policy: Sizes.
+
+    Returns:
+        Chunks in reading order.
+    """
+    cutter = _Cutter(document, tokenize, policy)
+    return list(cutter.chunks())
+
+
+def digest(chunks: Sequence[Chunk]) -> str:
+    """A fingerprint of where the cuts are: equal for equal text, tokenizer and policy."""
+    fingerprint = hashlib.sha256()
+    for piece in chunks:
+        fingerprint.update(f"{piece.start},{piece.end};".encode())
+        fingerprint.update(piece.text.encode("utf-8", "surrogatepass"))
+    return fingerprint.hexdigest()
+
+
+class _Cutter:
+    def __init__(self, document: Extracted, tokenize: Tokenize, policy: ChunkingPolicy) -> None:
+        self._text = document.text
+        self._tokenize = tokenize
+        self._policy = policy
+        self._starts = [start for start, _ in tokenize(document.text)]
+        boundaries = _boundaries(document)
+        self._positions = sorted(boundaries)
+        self._strengths = [boundaries[position] for position in self._positions]
+        self._places = _Places(document.pages, document.headings)
+
+    def chunks(self) -> Iterator[Chunk]:
+        text, ordinal = self._text, 0
+        start, covered = self._skip_space(0), 0
+        while start < len(text):
+            cut = self._cut(start, covered)
+            end = start + len(text[start:cut].rstrip())
+            yield Chunk(
+                ordinal=ordinal,
+                start=start,
+                end=end,
+                text=text[start:end],
+                token_count=self._count(start, end),
+                page=self._places.page(start),
+                page_end=self._places.page(end - 1),
+                headings=self._places.headings(start),
+            )
+            ordinal += 1
+            covered = self._skip_space(cut)
+            start = covered if covered >= len(text) else self._next_start(start, cut, covered)
+
+    def _cut(self, start: int, covered: int) -> int:
+        """Where the chunk that begins at `start` ends; always behind `covered`."""
+        policy = self._policy
+        first = bisect_left(self._starts, start)
+        limit = first + policy.tokens
+        reach = self._starts[limit] if limit < len(self._starts) else len(self._text)
+        reach = min(reach, start + policy.characters)
+        best = self._best_boundary(start, max(start, covered), first, reach)
+        if best:
+            return self._within_budget(start, best)
+        if reach == len(self._text):
+            return self._within_budget(start, reach)
+        # No boundary at all: the last white space, else in the middle of a word.
+        floor = max(start, covered)
+        spaces = [at for at in range(reach, floor, -1) if self._text[at - 1].isspace()][:1]
+        return self._within_budget(start, spaces[0] if spaces else reach)
+
+    def _best_boundary(self, start: int, floor: int, first: int, reach: int) -> int:
+        """The strongest boundary in `(floor, reach]` that uses enough of the budget, or 0.
+
+        Among equals the last wins, but of headings the first: a section that is
+        large enough stands for itself.
+        """
+        policy = self._policy
+        at_end = reach == len(self._text)
+        best, best_strength = (reach, _HEADING - 0.5) if at_end else (0, -1.0)
+        low = bisect_right(self._positions, floor)
+        high = bisect_right(self._positions, reach)
+        for index in range(low, high):
+            position, strength = self._positions[index], self._strengths[index]
+            used = bisect_left(self._starts, position) - first
+            share = _WINDOW[strength]
+            if used < share * policy.tokens and position - start < share * policy.characters:
+                continue
+            if strength == _HEADING:
+                # What stands between a page's top and its first heading belongs to the page.
+                near = used + first - bisect_left(self._starts, best) <= policy.overlap_tokens
+                return best if best_strength == _PAGE and near else position
+            if strength >= best_strength:
+                best, best_strength = position, strength
+        return best
+
+    def _within_budget(self, start: int, cut: int) -> int:
+        """Moves `cut` back until the chunk fits.
+
+        Tokens were counted over the whole text; only a chunk that begins or ends
+        inside a word can have more of them when it stands alone.
+        """
+        if self._between_words(start) and self._between_words(cut):
+            return cut
+        while cut - start > 1 and self._count(start, cut) > self._policy.tokens:
+            cut = start + (cut - start) * 3 // 4
+        return cut
+
+    def _count(self, start: int, end: int) -> int:
+        if self._between_words(start) and self._between_words(end):
+            return bisect_left(self._starts, end) - bisect_left(self._starts, start)
+        return len(self._tokenize(self._text[start:end]))
+
+    def _between_words(self, position: int) -> bool:
+        text = self._text
+        if position <= 0 or position >= len(text):
+            return True
+        return text[position - 1].isspace() or text[position].isspace()
+
+    def _next_start(self, start: int, cut: int, covered: int) -> int:
+        """Where the next chunk begins: before `covered` by up to the overlap."""
+        if self._strength(covered) == _HEADING or not self._policy.overlap_tokens:
+            return covered
+        earliest = bisect_left(self._starts, cut) - self._policy.overlap_tokens
+        if earliest <= 0:
+            return covered
+        floor = max(start + 1, self._starts[earliest], cut - self._policy.characters // 4)
+        for index in range(bisect_left(self._positions, floor), len(self._positions)):
+            position = self._positions[index]
+            if position >= cut:
+                break
+            if self._strengths[index] >= _LINE and self._between_words(position):
+                return self._skip_space(position)
+        return covered
+
+    def _strength(self, position: int) -> int:
+        index = bisect_left(self._positions, position)
+        found = index < len(self._positions) and self._positions[index] == position
+        return self._strengths[index] if found else _WORD
+
+    def _skip_space(self, position: int) -> int:
+        text = self._text
+        while position < len(text) and text[position].isspace():
+            position += 1
+        return position
+
+
+class _Places:
+    """Answers on which page and under which headings a character stands."""
+
+    def __init__(self, pages: Sequence[PageSpan], headings: Sequence[Heading]) -> None:
+        self._pages = [page for page in pages if page.end > page.start]
+        self._page_starts = [page.start for page in self._pages]
+        self._heading_starts = [heading.start for heading in headings]
+        self._paths: list[tuple[str, ...]] = []
+        stack: list[Heading] = []
+        for heading in headings:
+            while stack and stack[-1].level >= heading.level:
+                stack.pop()
+            stack.append(heading)
+            self._paths.append(tuple(above.title for above in stack))
+
+    def page(self, position: int) -> int:
+        """The page's number; 0 without pages."""
+        if not self._pages:
+            return 0
+        return self._pages[max(0, bisect_right(self._page_starts, position) - 1)].number
+
+    def headings(self, position: int) -> tuple[str, ...]:
+        """Headings in force, outermost first, one that begins here included."""
+        index = bisect_right(self._heading_starts, position) - 1
+        return self._paths[index] if index >= 0 else ()
+
+
+def _boundaries(document: Extracted) -> dict[int, int]:
+    """Positions where a chunk may end and begin, with their strength."""
+    text = document.text
+    found: dict[int, int] = {}
+
+    def mark(position: int, strength: int) -> None:
+        if 0 < position < len(text) and found.get(position, -1) < strength:
+            found[position] = strength
+
+    line_start = 0
+    for match in _LINE_END.finditer(text):
+        row = _ROW.search(text, line_start, match.start())
+        mark(match.end(), _SENTENCE if row else _LINE)
+        line_start = match.end()
+    for match in _SENTENCE_END.finditer(text):
+        if not _ABBREVIATION.search(text, max(0, match.start() - 8), match.start() + 1):
+            mark(match.end(), _SENTENCE)
+    for match in _PARAGRAPH_END.finditer(text):
+        mark(match.end(), _PARAGRAPH)
+    for page in document.pages:
+        start = page.start
+        while start < page.end and text[start].isspace():
+            start += 1
+        mark(start, _PAGE)
+    for heading in document.headings:
+        mark(heading.start, _HEADING)
+    return found

@@ -1,0 +1,133 @@
+"""Runs the extraction process and turns its end into a text or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.ingestion.extraction.model import Extracted, FileRefused
+from services.ingestion.extraction.worker import MEMORY_MARK
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+_LONGEST_RESULT = 1 << 30
+_MEMORY_WORDS = (MEMORY_MARK, "memory allocation", "MemoryError", "bad_alloc", "Out of memory")
+_MEMORY_SIGNALS = {signal.SIGKILL, signal.SIGTRAP, signal.SIGILL}
+"""SIGKILL comes from the kernel's out-of-memory killer, the others from pdfium's."""
+
+
+Progress = Callable[[int, int], None]
+"""Told units done and to do."""
+
+
+def _unheard(done: int, total: int) -> None:
+    """Takes progress that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one extraction may use."""
+
+    memory_bytes: int = 1_500_000_000
+    """Address space of the process."""
+    seconds: float = 300.0
+    """Wall-clock and CPU time."""
+
+
+async def extract(
+    path: Path,
+    file_name: str,
+    limits: Limits,
+    progress: Progress = _unheard,
+) -> Extracted:
+    """Reads a file in a process of its own; cancelling kills that process.
+
+    Args:
+        path: The file.
+        file_name: Name it was uploaded under; tells text formats apart.
+        limits: What the process may use.
+        progress: Told pages done and to do, a few times a second.
+
+    Raises:
+        FileRefused: With the reason that the file, not the service, is to blame for.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.ingestion.extraction.worker"),
+        *(str(path), file_name, str(limits.memory_bytes), str(int(limits.seconds) + 1)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LONGEST_RESULT,
+        env=_environment(),
+    )
+    try:
+        async with asyncio.timeout(limits.seconds):
+            outcome, complaint = await asyncio.gather(_outcome(process, progress), _tail(process))
+            code = await process.wait()
+    except TimeoutError:
+        raise _timeout(limits) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if outcome is None:
+        raise _death(code, complaint, limits)
+    return outcome
+
+
+def _environment() -> dict[str, str]:
+    """What the process needs and no more: no secret of the service reaches a parser."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**passed, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+
+
+async def _outcome(process: asyncio.subprocess.Process, progress: Progress) -> Extracted | None:
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        if not line.endswith(b"\n"):
+            return None
+        # A large result takes long to parse: not on the event loop.
+        message = await asyncio.to_thread(json.loads, line)
+        if "progress" in message:
+            progress(*message["progress"])
+        elif "refused" in message:
+            raise FileRefused(**message["refused"])
+        else:
+            return Extracted.from_json(message["extracted"])
+    return None
+
+
+async def _tail(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    tail = b""
+    while piece := await process.stderr.read(65536):
+        tail = (tail + piece)[-65536:]
+    return tail.decode("utf-8", "replace")
+
+
+def _timeout(limits: Limits) -> FileRefused:
+    return FileRefused(
+        "EXTRACTION_TIMEOUT",
+        f"Reading the file took longer than {limits.seconds:.0f} seconds; split it into parts.",
+    )
+
+
+def _death(code: int, complaint: str, limits: Limits) -> FileRefused:
+    if code == -signal.SIGXCPU:
+        return _timeout(limits)
+    if -code in _MEMORY_SIGNALS or any(word in complaint for word in _MEMORY_WORDS):
+        return FileRefused(
+            "EXTRACTION_MEMORY",
+            f"Reading the file needs more than {limits.memory_bytes // 1_000_000} MB of memory;"
+            " split it into parts.",
+        )
+    return FileRefused(
+        "FILE_CORRUPT", "The file is damaged in a way that stops its reader; save it anew."
+    )
