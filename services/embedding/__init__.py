@@ -1,0 +1,1 @@
+"""Service embedding: texts in, vectors of one space out."""

@@ -1,0 +1,174 @@
+"""Embedding a call's texts: from the caches where allowed, from the model otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshkit import context
+from meshkit.errors import InvalidInput
+from meshkit.telemetry import meter, span
+from meshkit.usage import Budget
+from services.embedding.directory import SpaceDirectory
+from services.embedding.embedder import Embedded, Embedder, Task
+from services.embedding.query_cache import CacheKey, QueryCache
+from services.embedding.spaces import Identity
+from services.embedding.stored_vectors import StoredVectors
+from services.embedding.vectors import Vectors, checked
+
+STAGE = "embed"
+
+_texts = meter.create_counter(
+    "citemesh.embedding.texts", unit="{text}", description="Texts embedded, by where from."
+)
+_model_seconds = meter.create_histogram(
+    "citemesh.embedding.model.duration", unit="s", description="Time a call spent in the model."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The vectors of a call and what they took."""
+
+    identity: Identity
+    """The space."""
+    vectors: Sequence[Vectors]
+    """One for each text, in their order."""
+    cached_count: int
+    """Texts answered from a cache."""
+    input_tokens: int
+    """Tokens the model read; cached texts count none."""
+    cost_micro_usd: int
+    estimated: bool
+
+
+class Embedding:
+    """What the service does with texts, in either lane.
+
+    Args:
+        directory: Who embeds in which space.
+        budget: Where spends are reserved and settled.
+        memory: Vectors of recent questions in this process.
+        stored: Vectors of questions in Postgres.
+    """
+
+    def __init__(
+        self,
+        directory: SpaceDirectory,
+        budget: Budget,
+        memory: QueryCache,
+        stored: StoredVectors,
+    ) -> None:
+        self._directory = directory
+        self._budget = budget
+        self._memory = memory
+        self._stored = stored
+
+    async def embed(
+        self, texts: Sequence[str], task: Task, *, space: str = "", bypass_cache: bool = False
+    ) -> Result:
+        """Embeds texts for the project of the current request.
+
+        Only questions are cached. They come again; a chunk comes once, and its vector
+        is kept in the index anyway.
+
+        Args:
+            texts: What to embed.
+            task: Whether they are questions or documents.
+            space: Name of the space; empty means the active one.
+            bypass_cache: Neither read nor write a cache.
+
+        Raises:
+            NotFound: SPACE_UNKNOWN.
+            InvalidInput: TOO_MANY_TEXTS.
+            Internal: VECTOR_INVALID.
+            BudgetExhausted, Unavailable: the budget or the provider.
+        """
+        embedder = self._directory.resolve(space)
+        most = embedder.limits.max_texts_per_call
+        if len(texts) > most:
+            raise InvalidInput(
+                "TOO_MANY_TEXTS",
+                f"Space {embedder.identity.name} takes {most} texts a call, not {len(texts)}.",
+            )
+        cacheable = task is Task.QUERY and not bypass_cache
+        keys = _keys(embedder.identity.name, task, texts)
+        found = await self._cached(embedder, keys) if cacheable else {}
+        # The same text twice in a call is computed once.
+        missing = {k: text for k, text in zip(keys, texts, strict=True) if k not in found}
+        cached_count = sum(1 for key in keys if key in found)
+        spent = Embedded(np.empty((0, 0), np.float32), 0)
+        if missing:
+            spent = await self._compute(embedder, list(missing.values()), task)
+            for key, vector in zip(missing, spent.vectors, strict=True):
+                found[key] = vector
+                if cacheable:
+                    self._remember(embedder, key, vector)
+        _texts.add(cached_count, {"source": "cache", "task": task.value})
+        _texts.add(len(texts) - cached_count, {"source": "model", "task": task.value})
+        return Result(
+            embedder.identity,
+            [found[key] for key in keys],
+            cached_count,
+            spent.input_tokens,
+            spent.cost_micro_usd,
+            spent.estimated,
+        )
+
+    async def _cached(
+        self, embedder: Embedder, keys: Sequence[CacheKey]
+    ) -> dict[CacheKey, Vectors]:
+        found = {key: vector for key in keys if (vector := self._memory.get(key)) is not None}
+        if embedder.worth_caching and len(found) < len(keys):
+            stored = await self._stored.read([key for key in keys if key not in found])
+            for key, vector in stored.items():
+                self._memory.put(key, vector)
+            found |= stored
+        return found
+
+    def _remember(self, embedder: Embedder, key: CacheKey, vector: Vectors) -> None:
+        self._memory.put(key, vector)
+        if embedder.worth_caching:
+            self._stored.write_later(key, vector)
+
+    async def _compute(self, embedder: Embedder, texts: Sequence[str], task: Task) -> Embedded:
+        identity = embedder.identity
+        spend = self._budget.spend(
+            estimate_micro_usd=embedder.estimate_micro_usd(texts),
+            stage=STAGE,
+            provider=identity.provider,
+            model=identity.model,
+        )
+        started = time.perf_counter()
+        with span(
+            "embedding.model", {"citemesh.space": identity.name, "citemesh.texts": len(texts)}
+        ):
+            async with spend as settlement:
+                embedded = await embedder.embed(texts, task)
+                settlement.settle(
+                    input_tokens=embedded.input_tokens, cost_micro_usd=embedded.cost_micro_usd
+                )
+        _model_seconds.record(time.perf_counter() - started, {"task": task.value})
+        checked(
+            embedded.vectors,
+            texts=len(texts),
+            dimensions=identity.dimensions,
+            normalized=identity.normalized,
+        )
+        return embedded
+
+    async def purge(self, project_id: str) -> int:
+        """Forgets a project's cached vectors; returns how many copies, stored and in memory."""
+        in_memory = self._memory.forget_project(project_id)
+        return in_memory + await self._stored.purge(project_id)
+
+
+def _keys(space: str, task: Task, texts: Sequence[str]) -> list[CacheKey]:
+    project_id = context.current().project_id
+    return [
+        CacheKey(project_id, space, task, hashlib.sha256(text.encode()).digest()) for text in texts
+    ]
