@@ -1,0 +1,1 @@
+"""Service rerank: a second, slower and better opinion on which passages answer."""
