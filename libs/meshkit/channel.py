@@ -205,7 +205,11 @@ class _Unary:
         self._method = method
 
     async def __call__(
-        self, request: Any, *, timeout: float | None = None, metadata: Any = None
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # gRPC's own name and meaning
+        metadata: Any = None,
     ) -> Any:
         call = _Call(self._method, timeout, metadata)
         try:

@@ -24,8 +24,8 @@ from meshkit import settings as settings_module
 from meshkit import telemetry
 from meshkit.channel import MeshChannel
 from meshkit.components import BY_NAME, COMPONENTS, Schema
-from meshkit.database.migrate import head, revision
 from meshkit.database.pool import UNREACHABLE, Database
+from meshkit.database.revisions import head, revision
 from meshkit.identity import KeyFileInvalid, Signer, Verifier
 from meshkit.logging import configure as configure_logging
 from meshkit.logging import logger
@@ -137,7 +137,7 @@ class Process(Generic[S]):
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                log.error("background work failed", work=name, exc_info=error)
+                log.exception("background work failed", work=name)
                 if not self.failed.done():
                     self.failed.set_exception(error)
 
@@ -234,7 +234,7 @@ async def _serve(
 
 def refuse(service: str, error: SettingsInvalid) -> NoReturn:
     """Ends the process with the sentence that says which setting is wrong, exit code 2."""
-    print(f"citemesh {service} cannot start. {error}", file=sys.stderr)
+    sys.stderr.write(f"citemesh {service} cannot start. {error}\n")
     raise SystemExit(2)
 
 

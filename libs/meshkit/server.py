@@ -81,7 +81,7 @@ async def errors(call: Call) -> AsyncIterator[None]:
         yield
     except grpc.aio.AbortError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # every one must become a status
         request = context.peek()
         status = to_status(typed(error), request.request_id if request else "")
         await call.servicer_context.abort_with_status(_with_push_back(status))

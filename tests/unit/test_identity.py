@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def test_creating_a_keyring_again_changes_nothing(keys: Path) -> None:
 
 
 def test_private_keys_are_readable_by_their_owner_only(keys: Path) -> None:
-    assert os.stat(keys / "gateway.key").st_mode & 0o077 == 0
+    assert (keys / "gateway.key").stat().st_mode & 0o077 == 0
 
 
 def test_a_file_that_is_no_key_is_refused_by_name(tmp_path: Path) -> None:

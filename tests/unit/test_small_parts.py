@@ -33,9 +33,10 @@ def test_a_page_token_gives_its_position_back(position: dict[str, str | int]) ->
 @given(st.text(min_size=1))
 def test_a_foreign_page_token_is_refused_and_never_crashes(token: str) -> None:
     try:
-        assert isinstance(pagetoken.decode(token), dict)
-    except InvalidInput as error:
-        assert error.reason == "PAGE_TOKEN_INVALID"
+        position = pagetoken.decode(token)
+    except InvalidInput:
+        return
+    assert isinstance(position, dict)
 
 
 def test_a_call_gets_less_time_than_the_request_has() -> None:

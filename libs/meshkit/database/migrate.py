@@ -1,28 +1,24 @@
 """Migrations: alembic, one version table per schema, one migrator at a time.
 
 Each schema's owner writes numbered revisions in `<package>/versions/NNNN_*.py`.
-The highest number is what the code needs; services compare it with the number in
-the database and wait, NOT_SERVING, until it is reached. A newer database serves
-older code (expand first, contract a release later).
+See `meshkit.database.revisions` for how services wait for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
+from alembic import command
 from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from meshkit.components import SCHEMAS, Schema
+from meshkit.database.revisions import directory, revision
 from meshkit.logging import logger
 
 log = logger(__name__)
@@ -36,33 +32,6 @@ WAIT_SECONDS = 300.0
 
 class MigrationBusy(RuntimeError):
     """Another migrator held the lock for too long."""
-
-
-def directory(schema: Schema) -> Path:
-    """Folder of a schema's migrations."""
-    spec = find_spec(schema.migrations)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{schema.migrations} is no package of migrations.")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def head(schema: Schema) -> int:
-    """The revision this code needs: the highest number among the files."""
-    names = (path.name for path in (directory(schema) / "versions").glob("*.py"))
-    return max((int(found[1]) for name in names if (found := re.match(r"(\d+)_", name))), default=0)
-
-
-async def revision(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> int:
-    """The revision the database has; 0 when it has none."""
-    try:
-        found = await connection.fetchval(f"SELECT max(version_num) FROM {schema}.alembic_version")
-    except (
-        asyncpg.UndefinedTableError,
-        asyncpg.InvalidSchemaNameError,
-        asyncpg.InsufficientPrivilegeError,
-    ):
-        return 0
-    return int(found or 0)
 
 
 async def migrate(admin_url: str) -> dict[str, int]:
@@ -110,21 +79,11 @@ async def _upgrade(admin_url: str, schema: Schema) -> None:
 
 def _run(connection: Connection, schema: Schema) -> None:
     config = Config()
-    config.set_main_option("script_location", str(directory(schema)))
-    scripts = ScriptDirectory.from_config(config)
-    with EnvironmentContext(
-        config,
-        scripts,
-        fn=lambda found, _: scripts._upgrade_revs("head", found),
-    ) as environment:
-        environment.configure(
-            connection=connection,
-            version_table="alembic_version",
-            version_table_schema=schema.name,
-            transaction_per_migration=True,
-        )
-        with environment.begin_transaction():
-            environment.run_migrations()
+    config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
+    config.set_main_option("version_locations", str(directory(schema) / "versions"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(connection=connection, schema=schema.name)
+    command.upgrade(config, "head")
     # The gateway serves schema `usage`, which has no service of its own.
     reader = "citemesh_gateway" if schema.name == "usage" else f"citemesh_{schema.name}"
     connection.execute(text(f"GRANT SELECT ON {schema.name}.alembic_version TO {reader}"))

@@ -58,6 +58,6 @@ class FileSpanExporter(SpanExporter):
     def shutdown(self) -> None:
         """Nothing is kept open between batches."""
 
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
         """Every batch is on disk when `export` returns."""
         return True
