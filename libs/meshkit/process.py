@@ -9,7 +9,6 @@ is closed in reverse order.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -191,13 +190,6 @@ async def _schemas_fit(url: str, schemas: list[Schema]) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to end this process when the supervisor dies, on Linux."""
-    if sys.platform == "linux" and os.environ.get("CITEMESH_SUPERVISED"):
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-
-
 async def _serve(
     settings: S, start: Callable[[Process[S]], Awaitable[None]], component: str
 ) -> None:
@@ -239,8 +231,7 @@ def refuse(service: str, error: SettingsInvalid) -> NoReturn:
 
 
 def prepare(cls: type[S]) -> S:
-    """Settings, logging and the tie to the supervisor; exits with 2 on bad settings."""
-    die_with_parent()
+    """Settings and logging; exits with 2 on bad settings."""
     try:
         settings = settings_module.load(cls)
     except SettingsInvalid as error:
