@@ -138,6 +138,7 @@ FUNCTIONS = (
             cost_micro_usd = d.cost_micro_usd + excluded.cost_micro_usd
     $$
     """,
+    # An amount of 0 asks whether the project may spend anything at all.
     # The row of the month is locked before anything is compared, so reservations
     # of one project come one after the other and never exceed the budget together.
     """
@@ -165,7 +166,7 @@ FUNCTIONS = (
         SELECT m.spent_micro_usd + m.reserved_micro_usd INTO taken
             FROM month m WHERE m.project_id = p_project AND m.month = this FOR UPDATE;
         SELECT b.monthly_micro_usd INTO allowed FROM budget b WHERE b.project_id = p_project;
-        IF allowed IS NOT NULL AND taken + p_amount > allowed THEN
+        IF allowed IS NOT NULL AND taken + greatest(p_amount, 1) > allowed THEN
             RAISE EXCEPTION 'the budget of the month is exhausted' USING ERRCODE = 'CM402';
         END IF;
         UPDATE month m SET reserved_micro_usd = m.reserved_micro_usd + p_amount

@@ -1,0 +1,60 @@
+"""The application: routes, errors as problems, and what is around them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from gateway import problem
+from gateway.edge import Edge
+from gateway.mesh import Slot
+from gateway.routes import (
+    answers,
+    documents,
+    feedback,
+    health,
+    keys,
+    pages,
+    projects,
+    search,
+    tokens,
+    usage,
+)
+from gateway.security import Cors
+from gateway.settings import GatewaySettings, words
+
+ROUTERS = (
+    documents.router,
+    search.router,
+    answers.router,
+    feedback.router,
+    tokens.router,
+    usage.router,
+    projects.router,
+    keys.router,
+    health.router,
+    pages.router,
+)
+
+
+def create_app(settings: GatewaySettings, slot: Slot) -> FastAPI:
+    """The application; it serves 503 under /v1 until `slot.mesh` is set."""
+    app = FastAPI(
+        title="citemesh",
+        version="1",
+        summary="Answers from an organisation's own documents, with citations that were checked.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.slot = slot
+    problem.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    origins = words(settings.allowed_origins)
+    if origins:
+        app.add_middleware(Cors, origins=origins)
+    app.add_middleware(
+        Edge, max_body_bytes=settings.max_body_bytes, https_only=settings.https_only
+    )
+    return app

@@ -1,0 +1,120 @@
+"""Bodies of requests: what may be asked, in which limits. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Label = Annotated[str, StringConstraints(max_length=256)]
+Principal = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=8192)]
+Scope = Literal["read", "write", "admin"]
+MicroUsd = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class Body(BaseModel):
+    """What all bodies have in common."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Filter(Body):
+    """Restricts a search; all given conditions must hold."""
+
+    labels: Annotated[dict[str, Label], Field(max_length=16)] = {}
+    """Labels the document must carry, all of them."""
+    document_ids: Annotated[list[Id], Field(max_length=1000)] = []
+    """Documents to search in; empty means all."""
+
+
+class SearchBody(Body):
+    """A search for passages."""
+
+    query: Question
+    """What to look for, at most 8,192 characters."""
+    top_k: Annotated[int, Field(ge=1, le=100)] = 10
+    """Hits to return."""
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    """Which indexes are asked."""
+    fusion: Literal["rrf", "min_max"] = "rrf"
+    """How their rankings become one."""
+    rerank: bool = True
+    """Whether a cross-encoder orders the best hits."""
+    filter: Filter = Filter()
+    """Where to look."""
+    neighbours: Annotated[int, Field(ge=0, le=5)] = 0
+    """Chunks to add before and after each hit, in reading order."""
+    bypass_cache: bool = False
+    """Do not use the cache of query vectors. For measurements."""
+
+
+class AnswerBody(Body):
+    """A question to be answered."""
+
+    question: Question
+    """The question, at most 8,192 characters."""
+    conversation_id: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Conversation it belongs to; a new id starts one."""
+    filter: Filter = Filter()
+    """Where to look for the answer."""
+    stream: bool = False
+    """Send server-sent events instead of one JSON object."""
+    max_tokens: Annotated[int, Field(ge=1, le=8192)] = 1024
+    """Most tokens of the answer."""
+    bypass_cache: bool = False
+    """Neither read nor write the answer caches. For measurements."""
+
+
+class FeedbackBody(Body):
+    """What a user thought of an answer."""
+
+    answer_id: Id
+    """Answer it is about."""
+    rating: Literal[-1, 0, 1]
+    """-1 bad, 0 neutral, 1 good."""
+    comment: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """What the user wrote."""
+
+
+class ProjectBody(Body):
+    """A project to be made."""
+
+    name: Name
+    """Name, unique among the living projects."""
+    budget_micro_usd: MicroUsd | None = None
+    """Spending limit of a calendar month in millionths of a US dollar; none when null."""
+    settings: dict[str, Any] = {}
+    """Free settings of the project, kept as they are."""
+
+
+class ProjectChange(Body):
+    """What is to change of a project; what is left out stays."""
+
+    name: Name | None = None
+    """New name."""
+    budget_micro_usd: MicroUsd | None = None
+    """New monthly limit; null lifts it."""
+    settings: dict[str, Any] | None = None
+    """New settings, in place of the old ones."""
+
+
+class KeyBody(Body):
+    """An API key to be made."""
+
+    name: Name
+    """What people call the key."""
+    project_id: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Project the key is for; empty means the caller's own."""
+    scopes: Annotated[list[Scope], Field(min_length=1)] = ["read"]
+    """What it may do: `read`, `write`, `admin` (of the whole installation)."""
+    principals: Annotated[list[Principal], Field(max_length=256)] = []
+    """What its holder is, for access lists: `user:ann`, `group:hr`."""
+    expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    """End of its life, RFC 3339 with a zone; never when null."""
+
+

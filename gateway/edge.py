@@ -1,0 +1,158 @@
+"""The outermost layer around every request: its id, its span, its size, its headers.
+
+Also the last resort: an exception that nobody expected becomes a problem without
+its text, and its log line has the request's id.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import problem
+from gateway.security import security_headers
+from meshkit.errors import Internal, MeshError
+from meshkit.ids import new_request_id
+from meshkit.logging import logger
+from meshkit.telemetry import meter, tracing
+
+log = logger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-ID"
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}")
+
+_duration = meter.create_histogram(
+    "http.server.request.duration",
+    unit="s",
+    description="Time to answer a request, streams to their end.",
+    explicit_bucket_boundaries_advisory=[
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60,
+    ],
+)
+
+
+def request_id(given: str | None) -> str:
+    """The caller's request id when it is sane, else a new one.
+
+    It goes into logs, traces and headers, so only a plain word is taken: 8 to 128
+    letters, digits, dots, colons, hyphens and underscores.
+    """
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given
+    return new_request_id()
+
+
+class Edge:
+    """ASGI middleware around the application; see the module."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, https_only: bool) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._https_only = https_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        identity = request_id(headers.get(REQUEST_ID_HEADER))
+        scope.setdefault("state", {})["request_id"] = identity
+        answer = _Answer(send, {REQUEST_ID_HEADER: identity}, scope["path"], self._https_only)
+        started = time.perf_counter()
+        method = scope["method"]
+        tracing.continue_from(headers)
+        with tracing.serving(method, {"http.request.method": method}) as span:
+            span.set_attribute("citemesh.request_id", identity)
+            error: MeshError | None = None
+            try:
+                await self._app(scope, self._limited(scope, headers, receive), answer.send)
+                error = scope["state"].get("error")
+            except Exception as unexpected:
+                error = _unexpected(unexpected, identity)
+                if answer.status:
+                    raise
+                await problem.response(error, identity)(scope, receive, answer.send)
+            finally:
+                route = getattr(scope.get("route"), "path", "")
+                seconds = time.perf_counter() - started
+                span.update_name(f"{method} {route}".strip())
+                span.set_attribute("http.route", route)
+                span.set_attribute("http.response.status_code", answer.status)
+                if error is not None:
+                    tracing.record(span, error, server=True)
+                _duration.record(
+                    seconds,
+                    {
+                        "http.request.method": method,
+                        "http.route": route,
+                        "http.response.status_code": answer.status,
+                    },
+                )
+                level = log.debug if answer.status < HTTPStatus.BAD_REQUEST else log.info
+                level(
+                    "request",
+                    method=method,
+                    route=route,
+                    status=answer.status,
+                    reason=error.reason if error else "",
+                    ms=round(seconds * 1000, 2),
+                    request_id=identity,
+                )
+
+    def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """`receive`, ended with 413 when a body grows too large; uploads count for themselves."""
+        if is_upload(scope["path"], headers.get("content-type", "")):
+            return receive
+        announced = headers.get("content-length", "0")
+        taken = int(announced) if announced.isdigit() else 0
+        too_large = taken > self._max_body_bytes
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            if too_large:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body_bytes:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return message
+
+        return limited
+
+
+def is_upload(path: str, content_type: str) -> bool:
+    """Whether the request carries a file, which has a limit of its own."""
+    return path.startswith("/v1/documents") and content_type.startswith("multipart/")
+
+
+class _Answer:
+    """Sends a response with the headers that every response has."""
+
+    def __init__(self, send: Send, headers: dict[str, str], path: str, https_only: bool) -> None:
+        self._send = send
+        self._headers = {**headers, **security_headers(path, https_only)}
+        self.status = 0
+        """Status that was sent; 0 before."""
+
+    async def send(self, message: Message) -> None:
+        """Passes a message of the response on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in self._headers.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+
+def _unexpected(error: Exception, identity: str) -> MeshError:
+    if isinstance(error, MeshError):
+        return error
+    log.error("unexpected error", request_id=identity, exc_info=error)
+    return Internal("INTERNAL", "The gateway failed to handle this; its log has the request id.")

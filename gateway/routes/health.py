@@ -1,0 +1,60 @@
+"""/healthz, /readyz, /metrics: for probes and scrapers; they need no key and have no limit."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from gateway.json_response import JsonResponse
+from gateway.mesh import Slot
+
+router = APIRouter(tags=["health"])
+
+
+class Health(TypedDict):
+    """The process answers."""
+
+    status: str
+
+
+class Ready(TypedDict):
+    """What is there; without anything in `missing` requests fail."""
+
+    status: str
+    missing: list[str]
+    degraded: list[str]
+    parts: dict[str, bool]
+
+
+@router.get("/healthz", summary="Liveness", responses={200: {"model": Health}})
+async def healthz() -> Response:
+    """Whether the process answers, whatever the others do."""
+    health: Health = {"status": "alive"}
+    return JsonResponse(health)
+
+
+@router.get("/readyz", summary="Readiness", responses={200: {"model": Ready}, 503: {"model": Ready}})
+async def readyz(request: Request) -> Response:
+    """Whether requests can be served, and if not, what is missing."""
+    slot: Slot = request.app.state.slot
+    report = await slot.readiness.report()
+    missing = report.missing
+    if slot.readiness.draining:
+        status = "draining"
+    else:
+        status = "not_ready" if missing else "ready"
+    ready: Ready = {
+        "status": status,
+        "missing": missing,
+        "degraded": report.degraded,
+        "parts": dict(report.parts),
+    }
+    return JsonResponse(ready, status_code=200 if status == "ready" else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics() -> Response:
+    """The process's metrics in Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,47 @@
+"""POST /v1/token: a signed context for callers of the gRPC services."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from gateway import problem
+from gateway.endpoint import GuardedRoute, caller_of, requires, sign
+from gateway.json_response import JsonResponse
+from gateway.mesh import mesh_of
+from gateway.problem import request_id_of
+
+router = APIRouter(
+    prefix="/v1/token",
+    tags=["token"],
+    route_class=GuardedRoute,
+    responses=problem.RESPONSES,
+)
+
+
+class Token(TypedDict):
+    """A signed context and where to use it."""
+
+    token: str
+    """Send it as the metadata `x-citemesh-context` of every call."""
+    expires_at: float
+    """Seconds since 1970."""
+    project_id: str
+    services: dict[str, str]
+    """Address of each service, `host:port`, as far as the gateway knows it."""
+
+
+@router.post("", summary="Get a token for the gRPC services", responses={200: {"model": Token}})
+@requires("read")
+async def token(request: Request) -> Response:
+    """The caller's project, principals and scopes, signed, for five minutes."""
+    mesh = mesh_of(request)
+    context = sign(mesh, caller_of(request), request_id_of(request))
+    body: Token = {
+        "token": context.token,
+        "expires_at": context.expires_at,
+        "project_id": context.project_id,
+        "services": mesh.addresses,
+    }
+    return JsonResponse(body)
