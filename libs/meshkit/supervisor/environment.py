@@ -89,6 +89,7 @@ class Environments:
         """Settings of an embedded mesh that the user's environment may override."""
         return {
             "CITEMESH_BLOB_URL": self.data.blobs.as_uri(),
+            "CITEMESH_RETRIEVAL_LEXICAL_DIR": str(self.data.lexical),
             "CITEMESH_TRACE_FILE": str(self.data.traces / f"{component.name}.jsonl"),
             "CITEMESH_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "ORT_DISABLE_TELEMETRY": "1",

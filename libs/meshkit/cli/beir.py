@@ -1,0 +1,99 @@
+"""Data sets in the layout of BEIR (Thakur et al. 2021).
+
+corpus.jsonl    {"_id", "title", "text"}
+queries.jsonl   {"_id", "text"}
+qrels/test.tsv  query-id, corpus-id, score; the first line names the columns
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class DatasetInvalid(ValueError):
+    """The directory holds no such data set; the text says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A text of the corpus."""
+
+    id: str
+    title: str
+    text: str
+
+    def as_file(self) -> bytes:
+        """The text as it is uploaded: title and text in one, as BEIR's own baselines do."""
+        return f"{self.title}\n\n{self.text}".strip().encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set that was read."""
+
+    name: str
+    corpus: tuple[Entry, ...]
+    queries: dict[str, str]
+    """Text by query id, only queries that have a judgement."""
+    relevance: dict[str, dict[str, int]]
+    """Gain by corpus id, by query id."""
+
+
+def load(directory: Path, split: str = "test") -> Dataset:
+    """Reads a data set.
+
+    Raises:
+        DatasetInvalid: a file is missing or a line of it is not what it should be.
+    """
+    relevance = _judgements(directory / "qrels" / f"{split}.tsv")
+    corpus = tuple(
+        Entry(str(line["_id"]), str(line.get("title") or ""), str(line["text"]))
+        for line in _lines(directory / "corpus.jsonl", ("_id", "text"))
+    )
+    queries = {
+        str(line["_id"]): str(line["text"])
+        for line in _lines(directory / "queries.jsonl", ("_id", "text"))
+        if str(line["_id"]) in relevance
+    }
+    if not queries:
+        raise DatasetInvalid(f"No query of {directory} has a judgement in {split}.tsv.")
+    return Dataset(directory.resolve().name, corpus, queries, relevance)
+
+
+def _lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                entry = json.loads(line)
+                if not isinstance(entry, dict) or any(name not in entry for name in required):
+                    raise DatasetInvalid(f"{path}:{number} lacks {' or '.join(required)}.")
+                yield entry
+    except FileNotFoundError:
+        raise DatasetInvalid(f"There is no {path}; a data set is laid out as BEIR's.") from None
+    except ValueError as error:
+        if isinstance(error, DatasetInvalid):
+            raise
+        raise DatasetInvalid(f"{path} is not made of JSON lines: {error}.") from None
+
+
+def _judgements(path: Path) -> dict[str, dict[str, int]]:
+    relevance: dict[str, dict[str, int]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
+                if number == 1 and row and not row[-1].lstrip("-").isdigit():
+                    continue
+                query, document, gain = row
+                relevance.setdefault(query, {})[document] = int(gain)
+    except FileNotFoundError:
+        raise DatasetInvalid(f"There is no {path}; a data set is laid out as BEIR's.") from None
+    except ValueError:
+        raise DatasetInvalid(f"{path}:{number} is not query, document, score.") from None
+    return relevance
