@@ -56,7 +56,7 @@ def configured_source() -> Source:
     if value == "pip":
         return PipSource()
     kind, _, place = value.partition(":")
-    if kind == "dir" and Path(place).expanduser().is_dir():
+    if kind == "dir" and place and Path(place).expanduser().is_dir():
         return DirectorySource(Path(place).expanduser())
     raise Unavailable(
         "WEIGHTS_SOURCE_INVALID",

@@ -107,7 +107,7 @@ def cache_directory() -> Path:
 
 def _can_be_made(folder: Path) -> bool:
     existing = next(parent for parent in folder.parents if parent.exists())
-    return os.access(existing, os.W_OK | os.X_OK)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _temporary_directory() -> Path:
@@ -130,7 +130,8 @@ def _is_intact(path: Path, file: WeightFile) -> bool:
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
-    except FileNotFoundError:
+    except OSError:
+        # Missing, or not to be read: fetching it says what is wrong, if anything is.
         return False
 
 
