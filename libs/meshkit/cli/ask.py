@@ -117,5 +117,5 @@ def _print_closing(answer: dict[str, Any], *, timings: bool) -> None:
     facts.append(f"answer: {answer['answer_id']}")
     print(" · ".join(facts))
     if timings:
-        rows = [(stage, f"{ms:.1f}") for stage, ms in answer.get("timings_ms", {}).items()]
-        table(("stage", "ms"), rows)
+        stages = answer.get("timings_ms", {}).items()
+        table(("stage", "ms"), [(stage, f"{ms:.1f}") for stage, ms in stages])

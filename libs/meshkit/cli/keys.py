@@ -79,8 +79,8 @@ def list_keys(
             key["project_id"],
             ", ".join(key["scopes"]),
             ", ".join(key["principals"]),
-            key.get("last_used_time"),
-            key.get("revoke_time"),
+            key.get("last_used_at"),
+            key.get("revoked_at"),
         )
         for key in found
     ]

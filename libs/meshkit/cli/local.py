@@ -28,10 +28,10 @@ def up(
     from meshkit.supervisor.postgres import PostgresError
 
     directory = DataDirectory.at(data)
+    if detach and (found := holder(directory)) is not None:
+        raise CommandFailed(str(DirectoryHeld(directory.root, found)), "DATA_DIRECTORY_HELD")
     try:
         if detach:
-            if (found := holder(directory)) is not None:
-                raise DirectoryHeld(directory.root, found)
             pid = run_detached(
                 directory,
                 ["--port", str(port), "--host", host, "--data", str(directory.root)],

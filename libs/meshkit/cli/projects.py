@@ -57,15 +57,10 @@ def list_projects(url: Url = None, data: Data = None, as_json: AsJson = False) -
         print_json(found)
         return
     rows = [
-        (project["id"], project["name"], _dollars(project), project.get("create_time"))
+        (project["id"], project["name"], project.get("state"), project.get("created_at"))
         for project in found
     ]
-    table(("id", "name", "budget a month", "created"), rows)
-
-
-def _dollars(project: dict[str, Any]) -> str:
-    budget = project.get("budget_micro_usd")
-    return "none" if budget is None else f"${budget / MICRO:.2f}"
+    table(("id", "name", "state", "created"), rows)
 
 
 @app.command()

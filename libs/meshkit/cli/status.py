@@ -43,8 +43,7 @@ def local_status(data: DataDirectory, *, as_json: bool) -> None:
         for child in state.children
     ]
     for row in rows:
-        row |= load.get(row["service"], {})
-        row["version"] = state.version
+        row.update(load.get(row["service"], {}), version=state.version)
     if as_json:
         print_json({"url": state.url, "since": state.since, "services": rows, "readiness": depth})
     else:
