@@ -1,0 +1,65 @@
+"""`python -m services.retrieval`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from citemesh.embedding import v1 as embedding_v1
+from citemesh.rerank import v1 as rerank_v1
+from citemesh.retrieval import v1
+from meshkit.process import Process, run
+from meshkit.settings import SettingsInvalid
+from services.retrieval import garbage
+from services.retrieval.lexical.home import open_home, open_index
+from services.retrieval.lexical.tantivy_index import IndexBusy
+from services.retrieval.outbox import LexicalProjection
+from services.retrieval.rebuild import Rebuilds
+from services.retrieval.search import Searcher
+from services.retrieval.servicer import RetrievalServicer
+from services.retrieval.settings import RetrievalSettings
+from services.retrieval.spaces import SpaceTables
+from services.retrieval.upstream import EmbeddingService, RerankService
+from services.retrieval.versions import Corpus
+
+
+async def start(process: Process[RetrievalSettings]) -> None:
+    """Opens the lexical index, rebuilding it if it does not fit, and serves."""
+    settings = process.settings
+    embedding = embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding"))
+    rerank = rerank_v1.RerankServiceAsyncStub(process.channel("rerank"))
+    database = await process.database("retrieval")
+    home = await open_home(settings.lexical_dir, database)
+    try:
+        index = await open_index(home, database)
+    except IndexBusy as error:
+        raise SettingsInvalid(f"CITEMESH_RETRIEVAL_LEXICAL_DIR: {error}") from error
+    projection = LexicalProjection(database, index)
+    process.stack.push_async_callback(projection.close)
+    rebuilds = Rebuilds(home, projection)
+    process.stack.push_async_callback(rebuilds.close)
+    spaces = SpaceTables(database)
+    outbox_work, garbage_work = asyncio.Event(), asyncio.Event()
+    corpus = Corpus(database, spaces, projection, (outbox_work, garbage_work))
+    searcher = Searcher(
+        settings, database, spaces, projection, EmbeddingService(embedding), RerankService(rerank)
+    )
+    process.background("outbox", projection.run(outbox_work, settings.outbox_poll_seconds))
+    process.background(
+        "garbage",
+        garbage.run(
+            database,
+            garbage_work,
+            batch=settings.garbage_batch,
+            every_seconds=settings.garbage_poll_seconds,
+            remember_requests=timedelta(days=settings.request_memory_days),
+        ),
+    )
+    process.serve(
+        v1.add_RetrievalServiceServicer_to_server,
+        RetrievalServicer(database, searcher, corpus, rebuilds),
+    )
+
+
+if __name__ == "__main__":
+    run(RetrievalSettings, start)

@@ -1,0 +1,74 @@
+"""Making one ranking out of several: reciprocal rank fusion and min-max combination.
+
+Pure functions over ranked lists of keys. Reciprocal rank fusion is the method of
+Cormack, Clarke and Buettcher (SIGIR 2009) with their k = 60: the sum of
+`weight / (k + rank)` over the lists that hold an item, ranks counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+RRF_K = 60
+
+
+class Fusion(Enum):
+    """How several rankings become one."""
+
+    RRF = "rrf"
+    MIN_MAX = "min_max"
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """One index's answer, best first."""
+
+    keys: Sequence[int]
+    """Distinct keys of the items."""
+    scores: Sequence[float]
+    """Score of each, descending; only min-max reads them."""
+    weight: float = 1.0
+    """How much the list counts, 0 or more; 0 is as if it were not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """An item of the fused ranking."""
+
+    key: int
+    score: float
+
+
+def fuse(lists: Sequence[RankedList], method: Fusion = Fusion.RRF) -> list[Fused]:
+    """One ranking of everything in the lists, best first; ties go by key.
+
+    The result does not depend on the order of the lists, and appearing in one
+    more of them never lowers an item's score.
+    """
+    parts: dict[int, list[float]] = {}
+    for ranked in lists:
+        if ranked.weight <= 0:
+            continue
+        shares = _reciprocal(ranked) if method is Fusion.RRF else _min_max(ranked)
+        for key, share in zip(ranked.keys, shares, strict=True):
+            parts.setdefault(key, []).append(share)
+    # Sorted before they are added: floating-point sums depend on the order.
+    fused = [Fused(key, sum(sorted(shares))) for key, shares in parts.items()]
+    fused.sort(key=lambda item: (-item.score, item.key))
+    return fused
+
+
+def _reciprocal(ranked: RankedList) -> list[float]:
+    return [ranked.weight / (RRF_K + rank) for rank in range(1, len(ranked.keys) + 1)]
+
+
+def _min_max(ranked: RankedList) -> list[float]:
+    """Scores scaled to 0..1 within the list; a list of equals counts fully."""
+    if not ranked.scores:
+        return []
+    low, high = min(ranked.scores), max(ranked.scores)
+    if high <= low:
+        return [ranked.weight] * len(ranked.scores)
+    return [ranked.weight * ((score - low) / (high - low)) for score in ranked.scores]

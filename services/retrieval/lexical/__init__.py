@@ -1,0 +1,94 @@
+"""Finding by words. One protocol, one module per back end, one contract suite over all.
+
+The lexical index is a projection: Postgres says what is live and who may see it.
+The index filters by project, principals and labels too, early enough that
+somebody who may see little still gets as many hits as asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class VersionKey:
+    """A version of a document; what the index replaces and deletes as a whole."""
+
+    project_id: str
+    document_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalChunk:
+    """A chunk as the lexical index needs it."""
+
+    key: int
+    """`chunk.id` in Postgres."""
+    text: str
+    headings: Sequence[str]
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalVersion:
+    """A whole version to index."""
+
+    key: VersionKey
+    title: str
+    labels: Mapping[str, str]
+    allow: Sequence[str]
+    """Empty means everyone in the project."""
+    chunks: Sequence[LexicalChunk]
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalQuery:
+    """A search by words."""
+
+    text: str
+    """As the user wrote it; never parsed as a query language."""
+    project_id: str
+    principals: Sequence[str]
+    limit: int
+    labels: Mapping[str, str]
+    document_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalHits:
+    """Keys and BM25 scores, best first."""
+
+    keys: list[int]
+    scores: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """One batch of work; afterwards the index agrees with it, or nothing changed.
+
+    Applying the same changes again leaves the index as it is.
+    """
+
+    replace: Sequence[LexicalVersion] = ()
+    delete: Sequence[VersionKey] = ()
+    purge: Sequence[str] = ()
+    """Projects of which nothing may stay."""
+
+
+class LexicalIndex(Protocol):
+    """An index over the words of chunks."""
+
+    async def apply(self, changes: Changes) -> None:
+        """Makes changes durable and visible to searches, deletions first."""
+        ...
+
+    async def search(self, query: LexicalQuery) -> LexicalHits:
+        """The best chunks by BM25 that the principals may see."""
+        ...
+
+    async def close(self) -> None:
+        """Ends writing; the index can be opened again."""
+        ...

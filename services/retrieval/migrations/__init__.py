@@ -1,0 +1,1 @@
+"""Schema `retrieval`: chunks, dense tables, the live-version pointer and the lexical outbox."""

@@ -1,0 +1,279 @@
+"""The RPCs of retrieval: messages to dataclasses and back, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from citemesh.retrieval import v1
+from citemesh.usage import v1 as usage_v1
+from meshkit.context import ADMIN, INTERNAL, READ, RequestContext, require_scope
+from meshkit.database.pool import Database
+from meshkit.errors import InvalidInput, PermissionDenied
+from services.retrieval import reading
+from services.retrieval.candidates import Viewer
+from services.retrieval.fusion import Fusion
+from services.retrieval.passages import (
+    Chunk,
+    ChunkDraft,
+    Filter,
+    Location,
+    Mode,
+    Presentation,
+    Vectors,
+    Version,
+)
+from services.retrieval.rebuild import Rebuilds
+from services.retrieval.search import Hit, Query, Searcher
+from services.retrieval.spaces import dimensions_of
+from services.retrieval.upstream import ModelUsage, QueryVector
+from services.retrieval.versions import Corpus
+
+DEFAULT_TOP_K = 10
+DEFAULT_PAGE_SIZE = 50
+
+MODES = {
+    v1.SEARCH_MODE_UNSPECIFIED: Mode.HYBRID,
+    v1.SEARCH_MODE_HYBRID: Mode.HYBRID,
+    v1.SEARCH_MODE_DENSE: Mode.DENSE,
+    v1.SEARCH_MODE_LEXICAL: Mode.LEXICAL,
+}
+FUSIONS = {
+    v1.FUSION_METHOD_UNSPECIFIED: None,
+    v1.FUSION_METHOD_RRF: Fusion.RRF,
+    v1.FUSION_METHOD_MIN_MAX: Fusion.MIN_MAX,
+}
+
+
+class RetrievalServicer(v1.RetrievalServiceServicer):
+    """Serves `citemesh.retrieval.v1.RetrievalService`."""
+
+    def __init__(
+        self, database: Database, searcher: Searcher, corpus: Corpus, rebuilds: Rebuilds
+    ) -> None:
+        self._database = database
+        self._searcher = searcher
+        self._corpus = corpus
+        self._rebuilds = rebuilds
+
+    async def IndexChunks(  # noqa: N802
+        self, request: v1.IndexChunksRequest, _: Any
+    ) -> v1.IndexChunksResponse:
+        """Writes a batch of chunks of a version that is not live."""
+        caller = require_scope(INTERNAL)
+        stored = await self._corpus.index_chunks(
+            caller.project_id,
+            _version(request.document),
+            request.space,
+            [_draft(chunk) for chunk in request.chunks],
+            _vectors(request.chunks, request.space),
+        )
+        return v1.IndexChunksResponse(stored_count=stored)
+
+    async def ActivateVersion(  # noqa: N802
+        self, request: v1.ActivateVersionRequest, _: Any
+    ) -> v1.ActivateVersionResponse:
+        """Makes a version live."""
+        caller = require_scope(INTERNAL)
+        show = Presentation(
+            title=request.title,
+            labels=dict(request.labels),
+            allow=list(request.allow),
+            media_type=request.media_type,
+        )
+        epoch = await self._corpus.activate(
+            caller.project_id, _version(request.document), show, request.chunk_count
+        )
+        return v1.ActivateVersionResponse(corpus_epoch=epoch)
+
+    async def RemoveDocument(  # noqa: N802
+        self, request: v1.RemoveDocumentRequest, _: Any
+    ) -> v1.RemoveDocumentResponse:
+        """Removes a document from every answer."""
+        caller = require_scope(INTERNAL)
+        removal = await self._corpus.remove(
+            caller.project_id, request.document_id, request.lease_epoch, request.request_id
+        )
+        return v1.RemoveDocumentResponse(corpus_epoch=removal.corpus_epoch, removed=removal.removed)
+
+    async def Search(  # noqa: N802
+        self, request: v1.SearchRequest, _: Any
+    ) -> v1.SearchResponse:
+        """Finds passages."""
+        found = await self._searcher.search(_viewer(require_scope(READ)), _query(request))
+        return v1.SearchResponse(
+            hits=[_hit(hit) for hit in found.hits],
+            degraded=found.degraded,
+            timings_ms=found.timings_ms,
+            corpus_epoch=found.corpus_epoch,
+            space=found.space,
+            usage=[_usage(usage) for usage in found.usage],
+        )
+
+    async def ReadChunks(  # noqa: N802
+        self, request: v1.ReadChunksRequest, _: Any
+    ) -> v1.ReadChunksResponse:
+        """Reads chunks by id, of a document, or of the whole project."""
+        size = request.page_size or DEFAULT_PAGE_SIZE
+        if request.whole_project:
+            caller = require_scope(ADMIN, INTERNAL)
+            page = await reading.of_project(
+                self._database, caller.project_id, size, request.page_token
+            )
+        elif request.chunk_ids:
+            viewer = _viewer(require_scope(READ))
+            page = await reading.by_id(self._database, viewer, request.chunk_ids)
+        else:
+            viewer = _viewer(require_scope(READ))
+            page = await reading.of_document(
+                self._database, viewer, request.document_id, size, request.page_token
+            )
+        return v1.ReadChunksResponse(
+            chunks=[_stored(chunk) for chunk in page.chunks],
+            next_page_token=page.next_page_token,
+        )
+
+    async def RebuildLexicalIndex(  # noqa: N802
+        self, request: v1.RebuildLexicalIndexRequest, _: Any
+    ) -> AsyncIterator[v1.RebuildLexicalIndexResponse]:
+        """Builds the lexical index anew and switches to it."""
+        require_scope(ADMIN, INTERNAL)
+        async for progress in self._rebuilds.run(request.request_id):
+            yield v1.RebuildLexicalIndexResponse(
+                done_count=progress.done,
+                total_count=progress.total,
+                switched=progress.switched,
+            )
+
+    async def PurgeProject(  # noqa: N802
+        self, request: v1.PurgeProjectRequest, _: Any
+    ) -> v1.PurgeProjectResponse:
+        """Removes everything of the caller's project."""
+        caller = require_scope(ADMIN, INTERNAL)
+        if request.project_id != caller.project_id:
+            raise PermissionDenied(
+                "PROJECT_MISMATCH", "A purge needs a context of the project it removes."
+            )
+        receipt = await self._corpus.purge(caller.project_id)
+        return v1.PurgeProjectResponse(
+            chunks_removed=receipt.chunks, documents_removed=receipt.documents
+        )
+
+
+def _viewer(caller: RequestContext) -> Viewer:
+    return Viewer(caller.project_id, caller.principals)
+
+
+def _version(message: v1.DocumentVersion) -> Version:
+    return Version(message.document_id, message.version, message.lease_epoch)
+
+
+def _draft(message: v1.Chunk) -> ChunkDraft:
+    at = message.location
+    return ChunkDraft(
+        ordinal=message.ordinal,
+        text=message.text,
+        location=Location(at.page, at.page_end, list(at.headings), at.start, at.end, at.section),
+        token_count=message.token_count,
+        language=message.language,
+        flags=list(message.flags),
+    )
+
+
+def _vectors(chunks: Sequence[v1.Chunk], space: str) -> Vectors:
+    """The chunks' vectors as one matrix; all must have the space's length."""
+    dimensions = dimensions_of(space)
+    lengths = {len(chunk.vector) for chunk in chunks}
+    if lengths == {dimensions}:
+        return np.array([chunk.vector for chunk in chunks], dtype=np.float32)
+    # One of the wrong length, for the error that names both.
+    wrong = next(iter(lengths - {dimensions}))
+    if wrong == 0:
+        raise InvalidInput("VECTOR_INVALID", "A chunk has no vector.")
+    return np.ones((1, wrong), dtype=np.float32)
+
+
+def _query(request: v1.SearchRequest) -> Query:
+    restrict = request.filter
+    vector = None
+    if request.vector:
+        vector = QueryVector(np.array(request.vector, dtype=np.float32), request.space)
+    return Query(
+        text=request.query,
+        top_k=request.top_k or DEFAULT_TOP_K,
+        mode=MODES[request.mode],
+        fusion=FUSIONS[request.fusion],
+        rerank=request.rerank != v1.RERANK_MODE_OFF,
+        restrict=Filter(
+            labels=dict(restrict.labels),
+            document_ids=list(restrict.document_ids),
+            activated_after=_time(restrict.activated_after)
+            if restrict.HasField("activated_after")
+            else None,
+            activated_before=_time(restrict.activated_before)
+            if restrict.HasField("activated_before")
+            else None,
+        ),
+        vector=vector,
+        neighbours=request.neighbours,
+        bypass_cache=request.bypass_cache,
+    )
+
+
+def _time(message: Timestamp) -> datetime:
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def _stored(chunk: Chunk) -> v1.StoredChunk:
+    at = chunk.location
+    return v1.StoredChunk(
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        version=chunk.version,
+        ordinal=chunk.ordinal,
+        title=chunk.title,
+        text=chunk.text,
+        location=v1.Location(
+            page=at.page,
+            page_end=at.page_end,
+            headings=at.headings,
+            start=at.start,
+            end=at.end,
+            section=at.section,
+        ),
+        token_count=chunk.token_count,
+        flags=chunk.flags,
+    )
+
+
+def _hit(hit: Hit) -> v1.Hit:
+    signals = hit.signals
+    return v1.Hit(
+        chunk=_stored(hit.chunk),
+        score=hit.score,
+        signals=v1.Signals(
+            dense_rank=signals.dense_rank,
+            dense_similarity=signals.dense_similarity,
+            lexical_rank=signals.lexical_rank,
+            lexical_score=signals.lexical_score,
+            fused_rank=signals.fused_rank,
+            rerank_score=signals.rerank_score,
+        ),
+        context=hit.context,
+    )
+
+
+def _usage(usage: ModelUsage) -> usage_v1.Usage:
+    return usage_v1.Usage(
+        stage=usage.stage,
+        provider=usage.provider,
+        model=usage.model,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_micro_usd=usage.cost_micro_usd,
+        estimated=usage.estimated,
+    )

@@ -1,0 +1,112 @@
+"""The pure parts of retrieval: windows around hits, chunk ids, vectors, CJK terms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshkit.errors import InvalidInput, MeshError, Precondition
+from services.retrieval.lexical.analysis import bigrams, without_cjk
+from services.retrieval.neighbours import Piece, join, windows
+from services.retrieval.passages import parse_chunk_id
+from services.retrieval.spaces import check_vectors, dimensions_of
+
+SPACE = "local/bge-small-en-v1.5@4"
+ordinals = st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=8)
+
+
+@given(ordinals, st.integers(0, 5))
+def test_windows_never_overlap_and_hold_their_own_hit(hits: list[int], reach: int) -> None:
+    spans = windows(hits, reach)
+    covered = [ordinal for window in spans for ordinal in window]
+    assert len(covered) == len(set(covered))
+    for hit, window in zip(hits, spans, strict=True):
+        assert hit in window
+        assert window.start >= max(0, hit - reach)
+        assert window.stop - 1 <= hit + reach
+
+
+@given(ordinals, st.integers(0, 5))
+def test_windows_leave_out_nothing_within_reach(hits: list[int], reach: int) -> None:
+    covered = {ordinal for window in windows(hits, reach) for ordinal in window}
+    assert covered == {near for hit in hits for near in range(max(0, hit - reach), hit + reach + 1)}
+
+
+def test_a_chunk_in_the_middle_goes_to_the_better_hit() -> None:
+    assert windows([5, 3], 2) == [range(4, 8), range(1, 4)]
+
+
+@given(st.text(min_size=1, max_size=200), st.data())
+def test_joined_windows_are_the_text_they_were_cut_from(text: str, data: st.DataObject) -> None:
+    pieces, start = [], 0
+    while start < len(text):
+        end = data.draw(st.integers(start + 1, len(text)))
+        begin = data.draw(st.integers(max(0, start - 5), start))
+        pieces.append(Piece(len(pieces), text[begin:end], begin, end))
+        start = end
+    data.draw(st.randoms()).shuffle(pieces)
+    assert join(pieces) == text
+
+
+def test_a_gap_between_two_chunks_stays_visible() -> None:
+    assert join([Piece(0, "ab", 0, 2), Piece(1, "ef", 4, 6)]) == "ab\n\nef"
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("doc_1.2.3", ("doc_1", 2, 3)),
+        ("a.b.2.3", ("a.b", 2, 3)),
+        ("doc_1", None),
+        (".1.2", None),
+        ("doc.x.1", None),
+        ("doc.-1.1", None),
+        ("doc.²." + "1", None),
+        ("doc." + "9" * 30 + ".1", None),
+    ],
+)
+def test_only_chunk_ids_are_read_as_chunk_ids(
+    text: str, parsed: tuple[str, int, int] | None
+) -> None:
+    assert parse_chunk_id(text) == parsed
+
+
+@pytest.mark.parametrize(
+    ("vector", "error", "reason"),
+    [
+        ([1.0, 0.0, 0.0], Precondition, "SPACE_MISMATCH"),
+        ([0.0, 0.0, 0.0, 0.0], InvalidInput, "VECTOR_INVALID"),
+        ([1e-12, 0.0, 0.0, 0.0], InvalidInput, "VECTOR_INVALID"),
+        ([float("nan"), 0.0, 0.0, 1.0], InvalidInput, "VECTOR_INVALID"),
+        ([float("inf"), 0.0, 0.0, 1.0], InvalidInput, "VECTOR_INVALID"),
+        ([1e6, 0.0, 0.0, 1.0], InvalidInput, "VECTOR_INVALID"),
+    ],
+)
+def test_a_vector_that_cannot_be_compared_is_refused(
+    vector: list[float], error: type[MeshError], reason: str
+) -> None:
+    good = [0.0, 1.0, 0.0, 0.0][: len(vector)]
+    with pytest.raises(error) as refused:
+        check_vectors(np.array([good, vector], dtype=np.float32), SPACE)
+    assert refused.value.reason == reason
+
+
+def test_a_mismatch_names_both_sides() -> None:
+    with pytest.raises(Precondition) as refused:
+        check_vectors(np.ones((1, 3), dtype=np.float32), SPACE)
+    assert SPACE in refused.value.detail
+    assert "3" in refused.value.detail
+
+
+@pytest.mark.parametrize("name", ["", "bge", "local/bge", "local/bge@0", "bge@4", "a/b@4001"])
+def test_a_space_must_say_its_dimensions(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        dimensions_of(name)
+
+
+def test_chinese_becomes_pairs_and_leaves_other_words_alone() -> None:
+    assert bigrams("年度报告 2024 in 中") == ["年度", "度报", "报告", "中"]
+    assert without_cjk("报告 report") == "  report"
+    assert bigrams("plain english") == []
