@@ -116,5 +116,3 @@ class KeyBody(Body):
     """What its holder is, for access lists: `user:ann`, `group:hr`."""
     expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
     """End of its life, RFC 3339 with a zone; never when null."""
-
-

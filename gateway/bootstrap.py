@@ -46,12 +46,11 @@ async def bootstrap(database: Database, name: str, key_file: Path) -> tuple[str,
     """
     projects, keys = Projects(database), ApiKeys(database)
     project = await project_named(projects, name)
-    if key_file.exists():
-        secret = key_file.read_text().strip()
-        found = await keys.find(digest(secret)) if looks_like_key(secret) else None
-        works = found is not None and not (found.revoked or found.expired)
-        if found is not None and works and found.project_id == project.id:
-            key_file.chmod(0o600)
+    kept = read_secret(key_file)
+    found = await keys.find(digest(kept)) if looks_like_key(kept) else None
+    if found is not None and found.project_id == project.id:
+        works = not (found.revoked or found.expired)
+        if works and found.scopes.issuperset(SCOPES):
             return project.id, False
     secret = new_secret()
     # Written before the row: a key without a file would be lost for ever, a file
@@ -59,6 +58,14 @@ async def bootstrap(database: Database, name: str, key_file: Path) -> tuple[str,
     write_secret(key_file, secret)
     await keys.create(project.id, name="bootstrap", scopes=SCOPES, principals=(), secret=secret)
     return project.id, True
+
+
+def read_secret(path: Path) -> str:
+    """What the file holds, and nobody else may read from now on; empty without a file."""
+    if not path.exists():
+        return ""
+    path.chmod(0o600)
+    return path.read_text(errors="replace").strip()
 
 
 def write_secret(path: Path, secret: str) -> None:

@@ -31,7 +31,21 @@ _duration = meter.create_histogram(
     unit="s",
     description="Time to answer a request, streams to their end.",
     explicit_bucket_boundaries_advisory=[
-        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60,
+        0.001,
+        0.002,
+        0.005,
+        0.01,
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.5,
+        1,
+        2,
+        5,
+        10,
+        30,
+        60,
     ],
 )
 

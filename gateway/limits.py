@@ -16,6 +16,7 @@ from limits.storage import storage_from_string
 
 from gateway.settings import GatewaySettings
 from meshkit.errors import LimitExceeded
+from meshkit.settings import SettingsInvalid
 
 
 class Counters(MemoryStorage):
@@ -47,10 +48,7 @@ class Limits:
     """The limits of the gateway."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        uri = settings.limits_storage
-        self._storage: Storage = (
-            Counters() if uri.startswith("memory:") else storage_from_string(f"async+{uri}")
-        )
+        self._storage = _storage(settings.limits_storage)
         self._limiter = FixedWindowRateLimiter(self._storage)
         self._key = parse_many(settings.key_limit)
         self._address = parse_many(settings.address_limit)
@@ -76,12 +74,13 @@ class Limits:
         for item in self._failure:
             if not await self._limiter.test(item, "failure", network):
                 raise await self._error(
-                    item, "failure", network, "TOO_MANY_FAILURES", "This address failed to"
-                    " authenticate too often",
+                    item,
+                    "failure",
+                    network,
+                    "TOO_MANY_FAILURES",
+                    "This address failed to authenticate too often",
                 )
-        await self._hit(
-            self._address, "address", network, "ADDRESS_LIMIT_EXCEEDED", "This address"
-        )
+        await self._hit(self._address, "address", network, "ADDRESS_LIMIT_EXCEEDED", "This address")
 
     async def anonymous(self, address: str) -> None:
         """Counts a request to a page that needs no key.
@@ -119,9 +118,16 @@ class Limits:
     ) -> LimitExceeded:
         window = await self._limiter.get_window_stats(item, kind, name)
         wait = max(1.0, window.reset_time - time.time())
-        return LimitExceeded(
-            reason, f"{what}; try again in {wait:.0f} s.", retry_after=wait
-        )
+        return LimitExceeded(reason, f"{what}; try again in {wait:.0f} s.", retry_after=wait)
+
+
+def _storage(uri: str) -> Storage:
+    if uri.startswith("memory:"):
+        return Counters()
+    found = storage_from_string(f"async+{uri}")
+    if not isinstance(found, Storage):
+        raise SettingsInvalid(f"CITEMESH_GATEWAY_LIMITS_STORAGE cannot be {uri.split(':', maxsplit=1)[0]}.")
+    return found
 
 
 def network_of(address: str) -> str:

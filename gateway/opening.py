@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import asyncpg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -53,7 +54,7 @@ def watch_services(process: Process[GatewaySettings], readiness: Readiness) -> N
 
 
 def _health_of(channel: MeshChannel, service: str) -> Check:
-    stub = health_pb2_grpc.HealthStub(channel)
+    stub: Any = health_pb2_grpc.HealthStub(channel)
 
     async def check() -> bool:
         try:

@@ -105,7 +105,9 @@ class Projects:
     async def page(self, after: str, size: int) -> list[Project]:
         """Up to `size` projects with ids after `after`, oldest first."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch("SELECT * FROM gateway.list_projects($1, $2)", after, size)
+            rows = await connection.fetch(
+                "SELECT * FROM gateway.list_projects($1, $2)", after, size
+            )
         return [_project(row) for row in rows]
 
     async def change(
@@ -164,7 +166,9 @@ class Projects:
     async def set_budget(self, project_id: str, monthly_micro_usd: int | None) -> None:
         """Limits what a project may spend a calendar month; None lifts the limit."""
         async with self._database.connection() as connection:
-            await connection.execute("SELECT usage.set_budget($1, $2)", project_id, monthly_micro_usd)
+            await connection.execute(
+                "SELECT usage.set_budget($1, $2)", project_id, monthly_micro_usd
+            )
 
     async def budget(self, project_id: str) -> BudgetState:
         """Limit and spending of the running month."""

@@ -55,7 +55,9 @@ class Readiness:
             if self._report is None or time.monotonic() >= self._until:
                 names = list(self._checks)
                 found = await asyncio.gather(*(self._ask(self._checks[name]) for name in names))
-                self._report = Report(dict(zip(names, found, strict=True)), frozenset(self._required))
+                self._report = Report(
+                    dict(zip(names, found, strict=True)), frozenset(self._required)
+                )
                 self._until = time.monotonic() + self._remember_seconds
             return self._report
 

@@ -75,5 +75,3 @@ def _is_preflight(scope: Scope) -> bool:
         and "origin" in headers
         and "access-control-request-method" in headers
     )
-
-

@@ -125,13 +125,14 @@ class Upload:
             self.error = error
             raise
         except OSError as error:
-            log.error("upload could not be spooled", error=type(error).__name__)
+            log.warning("upload could not be spooled", error=type(error).__name__)
             self.error = Unavailable(
                 "SPOOL_FAILED", "The gateway has no room to hold the file now; try again."
             )
             raise self.error from None
 
     async def _pieces(self) -> AsyncIterator[ingestion_v1.UploadDocumentRequest]:
+        """Start, data and, only when the whole form was read, the end."""
         settings = self._settings
         with Spool(settings.spool_memory_bytes, settings.spool_directory) as spool:
             streaming = False
@@ -155,21 +156,22 @@ class Upload:
             if self._file_name is None:
                 raise InvalidInput("FILE_MISSING", "The form has no part named 'file'.")
             if not streaming:
-                yield self._start()
+                yield self._start(size_bytes=self._size)
                 async for data in _in_messages(spool.read()):
                     yield ingestion_v1.UploadDocumentRequest(data=data)
+            yield ingestion_v1.UploadDocumentRequest(end=ingestion_v1.UploadEnd())
 
     def _known(self, part: PartBegun) -> str:
         if part.name not in FIELDS:
             raise InvalidInput(
-                "FIELD_UNKNOWN", f"The form has no field '{part.name[:100]}'; it knows file, "
-                f"{', '.join(FIELDS)}.",
+                "FIELD_UNKNOWN",
+                f"The form has no field '{part.name[:100]}'; it knows file, {', '.join(FIELDS)}.",
             )
         if part.name in self._metadata.given:
             raise InvalidInput("FIELD_INVALID", f"The field '{part.name}' is given twice.")
         return part.name
 
-    def _start(self) -> ingestion_v1.UploadDocumentRequest:
+    def _start(self, size_bytes: int = 0) -> ingestion_v1.UploadDocumentRequest:
         metadata = ingestion_v1.DocumentMetadata(
             file_name=self._file_name or "",
             title=self._metadata.title,
@@ -178,7 +180,10 @@ class Upload:
         )
         return ingestion_v1.UploadDocumentRequest(
             start=ingestion_v1.UploadStart(
-                metadata=metadata, document_id=self._document_id, request_id=self._request_id
+                metadata=metadata,
+                document_id=self._document_id,
+                request_id=self._request_id,
+                size_bytes=size_bytes,
             )
         )
 
@@ -249,9 +254,7 @@ async def upload(
         request_id=request_id,
     )
     try:
-        return await mesh.ingestion.UploadDocument(
-            form.messages(), timeout=settings.upload_seconds
-        )
+        return await mesh.ingestion.UploadDocument(form.messages(), timeout=settings.upload_seconds)
     except (MeshError, asyncio.CancelledError):
         if form.error is not None:
             raise form.error from None
@@ -269,7 +272,7 @@ class RefusedUpload(Response):
         # A client that waits for `100 Continue` has sent nothing and will not.
         self._waits = request.headers.get("expect", "").lower() == "100-continue"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Sends the answer, then reads on for a moment."""
         await send(
             {
@@ -285,5 +288,3 @@ class RefusedUpload(Response):
                     while (await receive()).get("more_body", False):
                         pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-

@@ -313,7 +313,9 @@ async def watch_document(request: Request, document_id: str) -> Response:
 
 
 @router.get(
-    "/{document_id}/chunks", summary="Read a document's chunks", responses={200: {"model": ChunkPage}}
+    "/{document_id}/chunks",
+    summary="Read a document's chunks",
+    responses={200: {"model": ChunkPage}},
 )
 @requires("read")
 async def read_chunks(
@@ -349,5 +351,3 @@ def _chunk(found: retrieval_v1.StoredChunk) -> Chunk:
         "token_count": found.token_count,
         "flags": list(found.flags),
     }
-
-

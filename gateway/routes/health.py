@@ -35,16 +35,17 @@ async def healthz() -> Response:
     return JsonResponse(health)
 
 
-@router.get("/readyz", summary="Readiness", responses={200: {"model": Ready}, 503: {"model": Ready}})
+@router.get(
+    "/readyz", summary="Readiness", responses={200: {"model": Ready}, 503: {"model": Ready}}
+)
 async def readyz(request: Request) -> Response:
     """Whether requests can be served, and if not, what is missing."""
     slot: Slot = request.app.state.slot
     report = await slot.readiness.report()
     missing = report.missing
+    status = "not_ready" if missing else "ready"
     if slot.readiness.draining:
         status = "draining"
-    else:
-        status = "not_ready" if missing else "ready"
     ready: Ready = {
         "status": status,
         "missing": missing,

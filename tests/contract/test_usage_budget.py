@@ -59,16 +59,11 @@ async def test_parallel_reservations_never_exceed_the_budget(
 ) -> None:
     await limit(gateway, project, 1_000)
 
-    async def attempt() -> bool:
-        try:
-            await reserve(spender, project, 70)
-        except asyncpg.PostgresError as error:
-            assert error.sqlstate == "CM402"
-            return False
-        return True
-
-    granted = sum(await asyncio.gather(*(attempt() for _ in range(60))))
-    assert granted == 14
+    attempts = [reserve(spender, project, 70) for _ in range(60)]
+    answers = await asyncio.gather(*attempts, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, asyncpg.PostgresError)]
+    assert len(answers) - len(refused) == 14
+    assert {error.sqlstate for error in refused} == {"CM402"}
     assert (await budget(gateway, project))["reserved_micro_usd"] == 14 * 70
 
 
@@ -80,6 +75,16 @@ async def test_an_exhausted_budget_refuses_with_its_own_code(
     await settle(spender, reservation, project, 100)
     with pytest.raises(asyncpg.PostgresError) as caught:
         await reserve(spender, project, 1)
+    assert caught.value.sqlstate == "CM402"
+
+
+async def test_reserving_nothing_asks_whether_anything_may_be_spent(
+    spender: asyncpg.Pool, gateway: asyncpg.Pool, project: str
+) -> None:
+    await limit(gateway, project, 100)
+    await settle(spender, await reserve(spender, project, 0), project, 100)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await reserve(spender, project, 0)
     assert caught.value.sqlstate == "CM402"
 
 
