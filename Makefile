@@ -26,7 +26,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED) $(STUBS) ## start everything, load the samples, ask one question, keep the console running
-	@exec $(VENV)/bin/python tools/demo.py --port $(PORT)
+	@exec $(VENV)/bin/python -m tools.demo --port $(PORT)
 
 test: $(INSTALLED) $(STUBS) ## run every test; TESTS=path and PYTEST=options narrow it
 	$(VENV)/bin/python -m pytest $(TESTS) $(PYTEST)
@@ -35,7 +35,7 @@ up: $(INSTALLED) $(STUBS) ## the mesh without the samples, on PORT, with its dat
 	@exec $(VENV)/bin/citemesh up --port $(PORT) --data $(DATA)
 
 check: $(INSTALLED) $(STUBS) ## format, lint, types, contracts, imports, secrets, dependencies, docs
-	$(VENV)/bin/python tools/check.py
+	$(VENV)/bin/python -m tools.check
 
 format: $(INSTALLED) ## write the format that `make check` asks for
 	$(VENV)/bin/ruff check --fix-only --quiet .
@@ -47,11 +47,11 @@ protos: $(INSTALLED) ## compile the contracts into libs/citemesh
 	@touch $(STUBS)
 
 release-protos: $(INSTALLED) ## make the contracts of today the ones that may not be broken
-	$(VENV)/bin/python tools/contracts.py release
+	$(VENV)/bin/python -m tools.contracts release
 
 docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
-	$(VENV)/bin/python tools/configuration.py --write
-	$(VENV)/bin/python tools/errors.py --write
+	$(VENV)/bin/python -m tools.configuration --write
+	$(VENV)/bin/python -m tools.errors --write
 
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench

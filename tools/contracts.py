@@ -1,7 +1,7 @@
 """Holds the contracts to their rules: style and comments, format, and compatibility.
 
-    python tools/contracts.py check      # what `make check` asks
-    python tools/contracts.py release    # today's contracts become the baseline
+    python -m tools.contracts check      # what `make check` asks
+    python -m tools.contracts release    # today's contracts become the baseline
 
 buf reads images, not sources, because validate.proto lies in no wheel as a file
 (docs/decisions/0002). The baseline, `protos/released/v1.binpb`, is the image of

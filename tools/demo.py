@@ -7,7 +7,7 @@ the commands `citemesh up`, `ingest` and `ask`, and the REST interface.
 With `CITEMESH_DEMO_EXIT=1` it ends after the answer; exit code 0 then means that
 an answer came. Documents, question and port can be chosen:
 
-    python tools/demo.py --port 8090 --documents ~/papers "Who wrote the first one?"
+    python -m tools.demo --port 8090 --documents ~/papers "Who wrote the first one?"
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Scripts behind the Makefile; no part of what is installed."""
