@@ -112,6 +112,7 @@ def test_a_wheel_that_cannot_be_had_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path} https://user:hunter2@127.0.0.1:1/simple")
     with pytest.raises(Unavailable) as caught:
         weights.ensure(["tiny"], directory=tmp_path / "cache", source=PipSource())
