@@ -98,6 +98,8 @@ def start_mesh(directory: Path, port: int | None = None) -> RunningMesh:
     for kept in ("CITEMESH_WEIGHTS_DIR", "CITEMESH_WEIGHTS_SOURCE"):
         if kept in os.environ:
             environment[kept] = os.environ[kept]
+    # Every request leaves a trace that a test can look at.
+    environment["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
     command = [sys.executable, "-m", "meshkit.cli", "up"]
     with output.open("wb") as log:
         process = subprocess.Popen(

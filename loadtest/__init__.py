@@ -1,0 +1,1 @@
+"""Measuring the mesh: benchmarks against the bare kernels, and load scenarios."""
