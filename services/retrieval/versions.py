@@ -304,7 +304,7 @@ async def delete_chunks(connection: Connection, keys: Sequence[int]) -> None:
     """Deletes chunks of the connection's project with their vectors in every space."""
     for row in await connection.fetch("SELECT number FROM retrieval.space_table"):
         await connection.execute(
-            f"DELETE FROM retrieval.dense_{row['number']:d} WHERE chunk_key = ANY ($1)",
+            f"DELETE FROM retrieval.dense_{row['number']:d} WHERE chunk_key = ANY ($1)",  # noqa: S608 - our own names
             keys,
         )
     await connection.execute("DELETE FROM retrieval.chunk WHERE id = ANY ($1)", keys)
@@ -382,7 +382,7 @@ async def _epoch(connection: Connection, project_id: str) -> int:
 
 async def _delete(connection: Connection, table: str, project_id: str) -> int:
     done = await connection.execute(
-        f"DELETE FROM retrieval.{table} WHERE project_id = $1",
+        f"DELETE FROM retrieval.{table} WHERE project_id = $1",  # noqa: S608 - our own names
         project_id,
     )
     return int(done.rpartition(" ")[2])

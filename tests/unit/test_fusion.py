@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +64,7 @@ def test_the_ranking_descends_and_ties_go_by_key(
 def test_a_single_list_keeps_its_order_up_to_ties(only: RankedList, method: Fusion) -> None:
     place = {key: rank for rank, key in enumerate(only.keys)}
     fused = fuse([only], method)
-    for better, worse in zip(fused, fused[1:], strict=False):
+    for better, worse in pairwise(fused):
         assert better.score == worse.score or place[better.key] < place[worse.key]
 
 
@@ -83,7 +85,7 @@ def test_a_second_opinion_moves_a_hit_but_does_not_replace_the_order() -> None:
     mixed = mix(fused, {1: 0.1, 2: 0.9}, 0.5)
     assert [item.key for item in mixed] == [2, 1, 3]
     # The first stage was certain: a slightly better opinion does not turn it over.
-    assert [item.key for item in mix(fused, {1: 0.5, 3: 0.6}, 0.5)][0] == 1
+    assert mix(fused, {1: 0.5, 3: 0.6}, 0.5)[0].key == 1
 
 
 @given(
