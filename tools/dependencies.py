@@ -105,7 +105,7 @@ def licence(package: Distribution, read: Mapping[str, str]) -> str:
         for value in metadata.get_all("Classifier") or ()
         if value.startswith("License ::") and "DFSG" not in value
     ]
-    free_text = metadata["License"] if "License" in metadata else ""
+    free_text = (metadata.get_all("License") or [""])[0]
     return " OR ".join(classifiers) or free_text.strip().partition("\n")[0]
 
 
