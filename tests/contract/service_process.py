@@ -7,17 +7,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from meshkit.channel import MeshChannel
 from meshkit.components import BY_NAME
 from meshkit.context import RequestContext, acting_as
 from meshkit.identity import Signer, create_keyring
 from meshkit.ids import new_id
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -111,6 +113,15 @@ async def running(
             process.kill()
         await process.wait()
         await reading
+
+
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 15) -> T:
+    """The first true result of a condition that is asked until its deadline."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if found := await condition():
+                return found
+            await asyncio.sleep(0.05)
 
 
 def _environment(
