@@ -17,9 +17,10 @@ _CHARSET = re.compile(
 )
 _SKIPPED = frozenset({"script", "style", "template", "noscript", "svg", "nav", "iframe"})
 _BLOCKS = frozenset({
-    "p", "div", "section", "article", "header", "footer", "main", "aside",
-    "ul", "ol", "dl", "dt", "dd", "li", "blockquote", "figure", "figcaption", "form", "fieldset", "address", "hr",
-    "table", "thead", "tbody", "tfoot", "caption", "tr", "pre", "body", "html", "details", "summary", "h1", "h2", "h3", "h4", "h5", "h6",
+    "p", "div", "section", "article", "header", "footer", "main", "aside", "ul", "ol", "dl",
+    "dt", "dd", "li", "blockquote", "figure", "figcaption", "form", "fieldset", "address", "hr",
+    "table", "thead", "tbody", "tfoot", "caption", "tr", "pre", "body", "html", "details",
+    "summary", "h1", "h2", "h3", "h4", "h5", "h6",
 })  # fmt: skip
 _SPACE = re.compile(r"[ \t\n\f\r]+")
 _LINE_EDGES = re.compile(r" *\n *")

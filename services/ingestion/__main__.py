@@ -1,0 +1,89 @@
+"""python -m services.ingestion: the ingestion service until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import lru_cache
+
+from citemesh.embedding import v1 as embedding_v1
+from citemesh.guardrail import v1 as guardrail_v1
+from citemesh.ingestion import v1
+from citemesh.retrieval import v1 as retrieval_v1
+from meshkit.ids import new_id
+from meshkit.process import Process, run
+from services.ingestion import tokens
+from services.ingestion.attempt import AttemptPolicy, Tools
+from services.ingestion.blobs import open_store
+from services.ingestion.catalogue import Catalogue
+from services.ingestion.changes import Changes
+from services.ingestion.chunking import ChunkingPolicy, Tokenize
+from services.ingestion.extraction.runner import Limits
+from services.ingestion.neighbours import Neighbours
+from services.ingestion.queue import Queue
+from services.ingestion.removal import Removal, keep_house
+from services.ingestion.servicer import IngestionServicer, Parts
+from services.ingestion.settings import IngestionSettings
+from services.ingestion.worker import Worker, WorkerPolicy
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(space: str) -> Tokenize:
+    return tokens.for_space(space).offsets
+
+
+async def start(process: Process[IngestionSettings]) -> None:
+    """Builds the service: the RPCs, and the worker beside them."""
+    settings = process.settings
+    blobs = open_store(settings.blob_url)
+    database = await process.database("ingestion")
+    neighbours = Neighbours(
+        embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding_bulk")),
+        guardrail_v1.GuardrailServiceAsyncStub(process.channel("guardrail")),
+        retrieval_v1.RetrievalServiceAsyncStub(process.channel("retrieval")),
+        process.signer(),
+    )
+    changes = Changes()
+    removal = Removal(database, blobs, neighbours, changes)
+    queue = Queue(
+        database,
+        owner=f"{socket.gethostname()}/{new_id('worker')}",
+        lease_seconds=settings.lease_seconds,
+        most_starts=settings.most_starts,
+    )
+    tools = Tools(
+        blobs=blobs,
+        queue=queue,
+        neighbours=neighbours,
+        tokenizer=_tokenizer,
+        embedding=asyncio.Semaphore(settings.embed_parallel),
+        policy=AttemptPolicy(
+            chunking=ChunkingPolicy(
+                tokens=settings.chunk_tokens,
+                overlap_tokens=settings.chunk_overlap_tokens,
+                characters=settings.chunk_tokens * 12,
+            ),
+            limits=Limits(settings.extraction_memory_bytes, settings.extraction_seconds),
+            batch=settings.embed_batch,
+            ahead=settings.embed_parallel + 1,
+            patience_seconds=settings.patience_seconds,
+        ),
+    )
+    policy = WorkerPolicy(
+        at_once=settings.documents_at_once,
+        lease_seconds=settings.lease_seconds,
+        poll_seconds=settings.poll_seconds,
+        retry_later_seconds=settings.retry_later_seconds,
+    )
+    worker = Worker(tools, changes, policy, process.draining)
+    catalogue = Catalogue(database, settings.queue_limit)
+    parts = Parts(catalogue, blobs, removal, neighbours, changes, settings.max_file_bytes)
+    process.serve(v1.add_IngestionServiceServicer_to_server, IngestionServicer(parts))
+    process.background("worker", worker.run())
+    process.background("queue listener", worker.listen(database))
+    process.background("removal sweeper", removal.sweep(settings.sweep_seconds))
+    process.background("housekeeping", keep_house(database, blobs, settings.orphan_hours))
+
+
+if __name__ == "__main__":
+    run(IngestionSettings, start)

@@ -1,0 +1,198 @@
+"""The leased queue: every write of a worker holds only while its lease is its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from meshkit.database.pool import Connection, Database
+from services.ingestion import versions
+from services.ingestion.documents import Job
+from services.ingestion.rows import job
+
+_MINE = """
+    WHERE document_id = $1 AND version = $2 AND lease_epoch = $3 AND state = 'processing'
+"""
+
+
+class LeaseLost(Exception):
+    """Another worker has the document, or it is being removed: stop, write nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits over all projects."""
+
+    queued: int
+    processing: int
+    oldest_seconds: float
+
+
+class Queue:
+    """Claims versions and records what becomes of them.
+
+    Args:
+        database: As the runtime role.
+        owner: Name of this worker, for people who look at the table.
+        lease_seconds: How long a claim holds without being extended.
+        most_starts: Starts without progress after which a version is given up.
+    """
+
+    def __init__(
+        self, database: Database, *, owner: str, lease_seconds: float, most_starts: int
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._lease = timedelta(seconds=lease_seconds)
+        self._most_starts = most_starts
+
+    async def claim(self) -> Job | None:
+        """The next version to work on, leased; None when nothing waits."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                "SELECT * FROM ingestion.claim($1, $2, $3)",
+                *(self._owner, self._lease, self._most_starts),
+            )
+        return None if row is None else job(row)
+
+    async def extend(self, mine: Job, stage: str, done: int, total: int) -> None:
+        """Renews the lease and shows progress.
+
+        Raises:
+            LeaseLost: when it is no longer this worker's.
+        """
+        await self._write(
+            mine,
+            "lease_expires = now() + $4, stage = $5, done = $6, total = $7",
+            *(self._lease, stage, done, total),
+        )
+
+    async def plan(
+        self,
+        mine: Job,
+        *,
+        digest: str,
+        space: str,
+        title: str,
+        pages: int,
+        chunks: int,
+        warnings: list[str],
+    ) -> None:
+        """Records what reading and cutting the file came to.
+
+        Digest and space are fixed here so that a resumed half fits the first.
+        """
+        await self._write(
+            mine,
+            "plan_digest = $4, title = $5, page_count = $6, chunk_count = $7, warnings = $8,"
+            " space = $9",
+            *(digest, title, pages, chunks, warnings, space),
+        )
+
+    async def indexed(self, mine: Job, count: int) -> None:
+        """Records that retrieval holds the first `count` chunks. This is progress."""
+        await self._write(
+            mine,
+            "indexed = greatest(indexed, $4), done = $4, starts_without_progress = 0,"
+            " lease_expires = now() + $5",
+            *(count, self._lease),
+        )
+
+    async def forget_indexed(self, mine: Job) -> None:
+        """Makes the next attempt index every chunk again."""
+        await self._write(mine, "indexed = 0")
+
+    async def finish(self, mine: Job) -> None:
+        """The version is live: it is ready, and the one before is history."""
+        async with self._database.project(mine.project_id) as connection:
+            await _lock(connection, mine)
+            await _update(
+                connection,
+                mine,
+                "state = 'ready', stage = '', done = chunk_count, total = chunk_count,"
+                " lease_owner = '', lease_expires = NULL, starts_without_progress = 0",
+            )
+            await connection.execute(
+                "UPDATE ingestion.document SET live_version = $2 WHERE document_id = $1",
+                *(mine.document_id, mine.version),
+            )
+            await connection.execute(
+                "UPDATE ingestion.document_version SET state = 'superseded', updated_at = now()"
+                " WHERE document_id = $1 AND version < $2 AND state = 'ready'",
+                *(mine.document_id, mine.version),
+            )
+
+    async def fail(self, mine: Job, reason: str, detail: str) -> None:
+        """The version cannot become ready, for a reason a person can act on."""
+        await self._write(
+            mine,
+            "state = 'failed', stage = '', error_reason = $4, error_detail = $5,"
+            " lease_owner = '', lease_expires = NULL",
+            *(reason, detail),
+        )
+
+    async def give_back(self, mine: Job, *, seconds: float = 0.0, counted: bool = False) -> None:
+        """Puts the version back into the queue.
+
+        Args:
+            mine: The version.
+            seconds: How long nobody shall take it.
+            counted: Whether this start counts against it; not when it was stopped
+                or when another service was away.
+        """
+        await self._write(
+            mine,
+            "state = 'queued', lease_owner = '', lease_expires = NULL, not_before = now() + $4,"
+            " starts_without_progress = greatest(0, starts_without_progress - $5)",
+            *(timedelta(seconds=seconds), 0 if counted else 1),
+        )
+
+    async def restart(self, mine: Job) -> None:
+        """Queues the file as a new version, because this one's cuts no longer hold.
+
+        Chunks of a version never change once written; a new policy or tokenizer
+        makes others.
+        """
+        async with self._database.project(mine.project_id) as connection:
+            await _lock(connection, mine)
+            await _update(
+                connection,
+                mine,
+                "state = 'superseded', stage = '', lease_owner = '', lease_expires = NULL",
+            )
+            latest = await connection.fetchval(
+                "SELECT latest_version FROM ingestion.document WHERE document_id = $1",
+                mine.document_id,
+            )
+            if latest == mine.version:
+                await versions.copy_latest(connection, mine.document_id)
+                await versions.wake_workers(connection)
+
+    async def backlog(self) -> Backlog:
+        """What waits, over all projects."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow("SELECT * FROM ingestion.backlog()")
+        assert row is not None
+        return Backlog(row["queued"], row["processing"], row["oldest_seconds"])
+
+    async def _write(self, mine: Job, assignments: str, *values: object) -> None:
+        async with self._database.project(mine.project_id) as connection:
+            await _update(connection, mine, assignments, *values)
+
+
+async def _lock(connection: Connection, mine: Job) -> None:
+    """Locks the document's row first, as everyone does who writes more than one row."""
+    found = await connection.fetchval(
+        "SELECT true FROM ingestion.document WHERE document_id = $1 FOR UPDATE", mine.document_id
+    )
+    if not found:
+        raise LeaseLost
+
+
+async def _update(connection: Connection, mine: Job, assignments: str, *values: object) -> None:
+    status = await connection.execute(
+        f"UPDATE ingestion.document_version SET {assignments}, updated_at = now() {_MINE}",  # noqa: S608
+        *(mine.document_id, mine.version, mine.lease_epoch, *values),
+    )
+    if status != "UPDATE 1":
+        raise LeaseLost

@@ -1,0 +1,57 @@
+"""What an operator can tell ingestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, model_validator
+
+from meshkit.settings import ServiceSettings
+
+
+class IngestionSettings(ServiceSettings, service="ingestion"):
+    """Settings of the ingestion service."""
+
+    blob_url: str = Field(
+        default_factory=lambda: Path(".citemesh/blobs").absolute().as_uri(),
+        validation_alias=AliasChoices("CITEMESH_INGESTION_BLOB_URL", "CITEMESH_BLOB_URL"),
+    )
+    """Where source files are kept: `file:///path/of/a/directory`."""
+    max_file_bytes: int = Field(1 << 30, ge=1)
+    """Largest file that is accepted."""
+    queue_limit: int = Field(20_000, ge=1)
+    """Documents of one project that may wait; more are refused with QUEUE_FULL."""
+    documents_at_once: int = Field(2, ge=1, le=64)
+    """Documents one replica works on at the same time."""
+    lease_seconds: float = Field(6.0, ge=1.0)
+    """How long a worker that fell silent keeps its document."""
+    poll_seconds: float = Field(2.0, gt=0)
+    """How often the queue is looked at when nobody wakes the worker."""
+    most_starts: int = Field(3, ge=1)
+    """Starts without progress after which a document is given up."""
+    patience_seconds: float = Field(60.0, ge=0)
+    """How long a call to another service is repeated while that service is away."""
+    retry_later_seconds: float = Field(15.0, ge=0)
+    """How long a document rests in the queue when patience has ended."""
+    chunk_tokens: int = Field(200, ge=8, le=500)
+    """Tokens of a chunk at most, by the tokenizer of the embedding space."""
+    chunk_overlap_tokens: int = Field(30, ge=0)
+    """Tokens that a chunk repeats of the one before, at most; half a chunk is the limit."""
+    embed_batch: int = Field(32, ge=1, le=256)
+    """Chunks a call to the embedding service carries; also the unit of progress."""
+    embed_parallel: int = Field(3, ge=1, le=64)
+    """Calls to the embedding service at the same time, over all documents."""
+    extraction_memory_bytes: int = Field(1_500_000_000, ge=300_000_000)
+    """Memory that reading one file may take."""
+    extraction_seconds: float = Field(300.0, gt=0)
+    """Time that reading one file may take."""
+    sweep_seconds: float = Field(5.0, gt=0)
+    """How often removals that were begun and not finished are taken up again."""
+    orphan_hours: float = Field(24.0, gt=0)
+    """Age at which a stored file that no document names is removed."""
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> IngestionSettings:
+        if self.chunk_overlap_tokens > self.chunk_tokens // 2:
+            raise ValueError("the overlap must be at most half of CITEMESH_INGESTION_CHUNK_TOKENS")
+        return self
