@@ -160,25 +160,20 @@ class Child:
 
     async def _run(self) -> int:
         """One life of the process; returns how it ended."""
-        process = await asyncio.create_subprocess_exec(
-            *self.spec.command,
-            env={
-                **self.spec.environment,
-                "CITEMESH_SUPERVISOR_PID": str(os.getpid()),
-                "CITEMESH_SUPERVISOR_FD": str(self._pipe),
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(self._pipe,),
-            # Its own session: Ctrl-C at the terminal is for the supervisor alone, and whatever
-            # the child leaves behind can be found by its group.
-            start_new_session=True,
-        )
+        # A pipe of our own: asyncio's `wait` would also wait for the end of its pipes, which
+        # whatever the process leaves behind keeps open.
+        ours, theirs = os.pipe()
+        try:
+            process = await self._spawn(theirs)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
         self._process = process
         self.state.pid = process.pid
         self._set("starting")
-        reading = asyncio.create_task(self._read(process))
+        reading = asyncio.create_task(self._read(ours))
         watching = asyncio.create_task(self._watch()) if self.spec.watch else None
         try:
             code = await process.wait()
@@ -213,12 +208,34 @@ class Child:
         if self.spec.watch is not None:
             await self.spec.watch(report)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        if process.stdout is None:
-            return
-        async for line in _lines(process.stdout):
-            self._log.write(line)
-            self._console.child(self.spec.name, line)
+    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.spec.command,
+            env={
+                **self.spec.environment,
+                "CITEMESH_SUPERVISOR_PID": str(os.getpid()),
+                "CITEMESH_SUPERVISOR_FD": str(self._pipe),
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(self._pipe,),
+            # Its own session: Ctrl-C at the terminal is for the supervisor alone, and whatever
+            # the child leaves behind can be found by its group.
+            start_new_session=True,
+        )
+
+    async def _read(self, output: int) -> None:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(output, "rb", buffering=0)
+        )
+        try:
+            async for line in _lines(stream):
+                self._log.write(line)
+                self._console.child(self.spec.name, line)
+        finally:
+            transport.close()
 
     def _set(self, state: str) -> None:
         self.state.state = state
