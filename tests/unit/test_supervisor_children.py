@@ -23,9 +23,9 @@ WITHIN_S = 15
 
 READY_THEN_WAIT = """
 import pathlib, signal, sys, threading
-pathlib.Path(sys.argv[1]).touch()
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), stop.set()))
+pathlib.Path(sys.argv[1]).touch()
 stop.wait()
 """
 
