@@ -7,6 +7,7 @@ picked up by `make protos`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,4 +29,9 @@ class ContractStubs(BuildHookInterface[Any]):
         del version, build_data
         if self.target_name == "wheel":
             compiler = Path(self.root, "protos", "compile.py")
-            subprocess.run([sys.executable, str(compiler), "stubs"], check=True)  # noqa: S603
+            # protoc looks for its plugin for types on the PATH: pip puts that of an
+            # isolated build there; without isolation it lies beside this interpreter.
+            folders = (os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent))
+            environment = {**os.environ, "PATH": os.pathsep.join(folders)}
+            command = (sys.executable, str(compiler), "stubs")
+            subprocess.run(command, env=environment, check=True)  # noqa: S603

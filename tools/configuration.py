@@ -74,6 +74,8 @@ def default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, tuple):
+        value = ",".join(str(part) for part in value)
     if isinstance(value, bool):
         value = str(value).lower()
     return "" if value is None or value == "" else f"`{value}`"

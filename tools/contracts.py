@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 def build_image(target: Path) -> None:
     """Writes all contracts, with their comments, into one image."""
     compiler = ROOT / "protos" / "compile.py"
-    subprocess.run([sys.executable, str(compiler), "image", str(target)], check=True)
+    subprocess.run((sys.executable, str(compiler), "image", str(target)), check=True)
 
 
 def without_comments(image: Path) -> bytes:
