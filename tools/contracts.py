@@ -10,6 +10,7 @@ the contracts as last released; what is in it may be added to and not changed.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,11 @@ def without_comments(image: Path) -> bytes:
 
 def buf(*arguments: str) -> bool:
     """Runs buf in the project's folder; False when it found something, which it prints."""
-    return subprocess.run([tool("buf"), *arguments], cwd=ROOT, check=False).returncode == 0
+    with tempfile.TemporaryDirectory() as cache:
+        # buf wants a cache folder even when it fetches nothing; a home may not be writable.
+        environment = {**os.environ, "BUF_CACHE_DIR": cache}
+        command = (tool("buf"), *arguments)
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
 def lint(image: Path) -> bool:
