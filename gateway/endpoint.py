@@ -19,7 +19,7 @@ from gateway.mesh import Mesh, mesh_of
 from gateway.problem import request_id_of
 from meshkit import deadline
 from meshkit.context import RequestContext, acting_as
-from meshkit.errors import MeshError, PermissionDenied
+from meshkit.errors import PermissionDenied
 from meshkit.identity import REQUEST_SECONDS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,20 +74,16 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             mesh = mesh_of(request)
-            try:
-                address = address_of(request)
-                await mesh.limits.by_address(address)
-                caller = await mesh.authenticator.authenticate(request.headers, address)
-                await mesh.limits.by_key(caller.subject)
-                if scope not in caller.scopes:
-                    raise PermissionDenied("SCOPE_MISSING", f"This needs the scope '{scope}'.")
-                request.scope["state"]["caller"] = caller
-                context = sign(mesh, caller, request_id_of(request))
-                with acting_as(context), deadline.within(getattr(mesh.settings, seconds)):
-                    return await handle(request)
-            except MeshError as error:
-                request.scope["state"]["error"] = error
-                raise
+            address = address_of(request)
+            await mesh.limits.by_address(address)
+            caller = await mesh.authenticator.authenticate(request.headers, address)
+            await mesh.limits.by_key(caller.subject)
+            if scope not in caller.scopes:
+                raise PermissionDenied("SCOPE_MISSING", f"This needs the scope '{scope}'.")
+            request.scope["state"]["caller"] = caller
+            context = sign(mesh, caller, request_id_of(request))
+            with acting_as(context), deadline.within(getattr(mesh.settings, seconds)):
+                return await handle(request)
 
         return guarded
 

@@ -126,7 +126,7 @@ def _storage(uri: str) -> Storage:
         return Counters()
     found = storage_from_string(f"async+{uri}")
     if not isinstance(found, Storage):
-        raise SettingsInvalid(f"CITEMESH_GATEWAY_LIMITS_STORAGE cannot be {uri.split(':', maxsplit=1)[0]}.")
+        raise SettingsInvalid("CITEMESH_GATEWAY_LIMITS_STORAGE must be memory:// or a Redis URL.")
     return found
 
 

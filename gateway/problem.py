@@ -38,7 +38,8 @@ class Problem(TypedDict):
 _TITLES = {499: "Client Closed Request"}
 
 _HTTP_REASONS = {
-    400: ("REQUEST_INVALID", "The request cannot be understood."),
+    # The framework's only 400: bytes that are no text.
+    400: ("BODY_NOT_JSON", "The body is not JSON in UTF-8."),
     404: ("ROUTE_NOT_FOUND", "There is nothing at this path; GET /openapi.json lists the paths."),
     405: ("METHOD_NOT_ALLOWED", "This path does not know the method."),
     413: ("BODY_TOO_LARGE", "The body of the request is too large."),
@@ -145,19 +146,26 @@ def validation_error(error: RequestValidationError) -> InvalidInput:
 def install(app: FastAPI) -> None:
     """Makes the app answer every error as a problem."""
 
+    def answer(
+        request: Request, error: MeshError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        # The edge writes it into span and log.
+        request.scope["state"]["error"] = error
+        return response(error, request_id_of(request), headers)
+
     async def mesh(request: Request, error: Exception) -> Response:
         assert isinstance(error, MeshError)
-        return response(error, request_id_of(request))
+        return answer(request, error)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
         reason, detail = _HTTP_REASONS.get(status, (f"HTTP_{status}", "The request failed."))
-        return response(_HttpError(status, reason, detail), request_id_of(request), error.headers)
+        return answer(request, _HttpError(status, reason, detail), error.headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return response(validation_error(error), request_id_of(request))
+        return answer(request, validation_error(error))
 
     app.add_exception_handler(MeshError, mesh)
     app.add_exception_handler(HTTPException, http)
