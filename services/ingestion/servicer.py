@@ -195,10 +195,18 @@ async def _start(messages: AsyncIterator[v1.UploadDocumentRequest]) -> v1.Upload
 
 
 async def _data(messages: AsyncIterator[v1.UploadDocumentRequest]) -> AsyncIterator[bytes]:
+    """The file's bytes; only an upload that says so itself has come to its end."""
     async for part in messages:
-        if part.WhichOneof("part") != "data":
-            raise InvalidInput("UPLOAD_START_REPEATED", "Only the first message carries `start`.")
-        yield part.data
+        match part.WhichOneof("part"):
+            case "data":
+                yield part.data
+            case "end":
+                return
+            case _:
+                raise InvalidInput(
+                    "UPLOAD_START_REPEATED", "Only the first message carries `start`."
+                )
+    raise InvalidInput("UPLOAD_INCOMPLETE", "The upload broke off before its end; send it again.")
 
 
 def _differ(seen: v1.Document, shown: v1.Document) -> bool:

@@ -42,12 +42,12 @@ def statements() -> list[str]:
             f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {owner}",
         ]
         lines += [
-            f"GRANT USAGE ON SCHEMA {schema.name} TO {role}" for role in _readers(schema.name)
+            f"GRANT USAGE ON SCHEMA {schema.name} TO {role}" for role in readers(schema.name)
         ]
     return lines
 
 
-def _readers(schema: str) -> tuple[str, ...]:
+def readers(schema: str) -> tuple[str, ...]:
     """Roles that may enter a schema: its service, and for `usage` every one."""
     if schema == "usage":
         return RUNTIME_ROLES

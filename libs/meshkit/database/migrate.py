@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from meshkit.components import SCHEMAS, Schema
+from meshkit.database.bootstrap import readers
 from meshkit.database.revisions import directory, revision
 from meshkit.logging import logger
 
@@ -84,6 +85,5 @@ def _run(connection: Connection, schema: Schema) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes.update(connection=connection, schema=schema.name)
     command.upgrade(config, "head")
-    # The gateway serves schema `usage`, which has no service of its own.
-    reader = "citemesh_gateway" if schema.name == "usage" else f"citemesh_{schema.name}"
-    connection.execute(text(f"GRANT SELECT ON {schema.name}.alembic_version TO {reader}"))
+    for reader in readers(schema.name):
+        connection.execute(text(f"GRANT SELECT ON {schema.name}.alembic_version TO {reader}"))

@@ -1,0 +1,1 @@
+"""The environment alembic runs migrations in."""
