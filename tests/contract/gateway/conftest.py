@@ -204,7 +204,10 @@ async def database(postgres: Any) -> AsyncIterator[Database]:
 async def backend(keyring: Path) -> AsyncIterator[tuple[Services, str]]:
     services = Services()
     settings = GatewaySettings.model_construct(
-        listen="127.0.0.1:0", max_concurrent_rpcs=100, max_connection_age_seconds=300, drain_seconds=1
+        listen="127.0.0.1:0",
+        max_concurrent_rpcs=100,
+        max_connection_age_seconds=300,
+        drain_seconds=1,
     )
     server = Server(settings, Verifier.load(keyring / "keyring.json"))
     await server.start([INGESTION, RETRIEVAL, GENERATION])
@@ -254,12 +257,20 @@ async def run_gateway(
             await channel.close()
 
 
-@pytest.fixture
-async def gateway(
+@pytest.fixture(scope="session")
+async def running_gateway(
     database: Database, backend: tuple[Services, str], keyring: Path
 ) -> AsyncIterator[Gateway]:
-    async with run_gateway(database, backend, keyring) as running:
+    # The tests fail to authenticate more often than anybody should.
+    async with run_gateway(database, backend, keyring, failure_limit="10000/minute") as running:
         yield running
+
+
+@pytest.fixture
+def gateway(running_gateway: Gateway) -> Gateway:
+    """A gateway with the default settings; tests that change its state start their own."""
+    running_gateway.services.clear()
+    return running_gateway
 
 
 @pytest.fixture

@@ -284,6 +284,7 @@ async def test_feedback_is_recorded(gateway: Any) -> None:
 
 # ---- documents
 
+
 def document(state: Any, **more: Any) -> Any:
     return ingestion_v1.Document(id="doc_1", version=2, state=state, title="Manual", **more)
 
@@ -358,19 +359,20 @@ async def test_following_a_document_that_is_not_there_is_404(gateway: Any) -> No
     assert (response.status_code, response.json()["reason"]) == (404, "DOCUMENT_NOT_FOUND")
 
 
-async def test_followers_are_let_go_when_the_gateway_stops(gateway: Any) -> None:
+async def test_followers_are_let_go_when_the_gateway_stops(start_gateway: Any) -> None:
     async def waiting(_: Any) -> AsyncIterator[Any]:
         yield ingestion_v1.WatchDocumentResponse(
             document=document(ingestion_v1.DOCUMENT_STATE_QUEUED)
         )
         await asyncio.Event().wait()
 
-    gateway.services.streams["WatchDocument"] = waiting
-    async with (
-        gateway.client(await gateway.key("read")) as client,
-        client.stream("GET", "/v1/documents/doc_1/events") as stream,
-    ):
-        async with asyncio.timeout(10):
+    async with start_gateway() as gateway:
+        gateway.services.streams["WatchDocument"] = waiting
+        async with (
+            gateway.client(await gateway.key("read")) as client,
+            client.stream("GET", "/v1/documents/doc_1/events") as stream,
+            asyncio.timeout(10),
+        ):
             async for _ in stream.aiter_text():
                 gateway.mesh.draining.set()
 

@@ -258,9 +258,8 @@ async def test_tokens_are_refused_while_no_issuer_is_configured(gateway: Any, is
 
 # ---- the schema
 
-async def test_the_runtime_role_sees_only_the_project_it_names(
-    gateway: Any, postgres: Any
-) -> None:
+
+async def test_the_runtime_role_sees_only_the_project_it_names(gateway: Any, postgres: Any) -> None:
     one, two = await gateway.key("read"), await gateway.key("read")
     found = await gateway.mesh.keys.find(digest(one))
     connection = await asyncpg.connect(postgres.dsn("gateway"))

@@ -156,7 +156,9 @@ async def test_only_allowed_origins_may_call(start_gateway: Any) -> None:
         response = await client.options("/v1/search", headers={**ask, **allowed})
         assert response.status_code == 200
         assert response.headers["access-control-allow-origin"] == "https://other.example"
-        refused = await client.options("/v1/search", headers={**ask, "Origin": "https://evil.example"})
+        refused = await client.options(
+            "/v1/search", headers={**ask, "Origin": "https://evil.example"}
+        )
         problem(refused, 403, "ORIGIN_NOT_ALLOWED")
         # Errors carry the header too, or a page could not read why it was refused.
         error = await client.get("/v1/usage", headers=allowed)
@@ -169,9 +171,9 @@ async def test_without_allowed_origins_no_page_may_call(gateway: Any) -> None:
     assert "access-control-allow-origin" not in response.headers
 
 
-async def test_until_the_database_is_there_the_gateway_says_so(gateway: Any) -> None:
-    gateway.slot.mesh = None
-    async with gateway.client() as client:
+async def test_until_the_database_is_there_the_gateway_says_so(start_gateway: Any) -> None:
+    async with start_gateway() as gateway, gateway.client() as client:
+        gateway.slot.mesh = None
         response = await client.get("/v1/usage")
     problem(response, 503, "GATEWAY_STARTING")
     assert response.headers["retry-after"] == "1"

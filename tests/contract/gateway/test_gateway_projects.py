@@ -70,7 +70,9 @@ async def test_a_key_is_only_made_for_what_exists_and_may_be_granted(gateway: An
 
 async def test_projects_are_listed_page_by_page(gateway: Any) -> None:
     async with gateway.client(await gateway.key("admin")) as admin:
-        made = {(await admin.post("/v1/projects", json={"name": name()})).json()["id"] for _ in "abc"}
+        made = {
+            (await admin.post("/v1/projects", json={"name": name()})).json()["id"] for _ in "abc"
+        }
         seen: list[str] = []
         token = ""
         while True:

@@ -139,7 +139,8 @@ async def test_a_client_that_goes_away_leaves_no_half_file(gateway: Any) -> None
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(
         f"POST /v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: {TYPE['Content-Type']}\r\nContent-Length: 5000000\r\n\r\n".encode() + head
+        f"Content-Type: {TYPE['Content-Type']}\r\nContent-Length: 5000000\r\n\r\n".encode()
+        + head
     )
     await writer.drain()
     async with asyncio.timeout(10):

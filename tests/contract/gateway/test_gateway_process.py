@@ -1,0 +1,161 @@
+"""`python -m gateway` as a process: what it says before it is ready, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def environment(keyring: Path, postgres: Any) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("CITEMESH_", "OTEL_"))}
+    nobody = f"127.0.0.1:{free_port()}"
+    return {
+        **clean,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "CITEMESH_GATEWAY_LISTEN": f"127.0.0.1:{free_port()}",
+        "CITEMESH_GATEWAY_DATABASE_URL": postgres.dsn("gateway"),
+        "CITEMESH_GATEWAY_SIGNING_KEY": str(keyring / "gateway.key"),
+        "CITEMESH_GATEWAY_DRAIN_SECONDS": "2",
+        "CITEMESH_INGESTION_ADDRESS": nobody,
+        "CITEMESH_RETRIEVAL_ADDRESS": nobody,
+        "CITEMESH_GENERATION_ADDRESS": nobody,
+    }
+
+
+@pytest.fixture
+def started(environment: dict[str, str]) -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def start(environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gateway"]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def when(condition: Any, seconds: float = 30) -> Any:
+    """What the condition returns once it is true."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if found := condition():
+                return found
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_it_lives_says_what_is_missing_and_ends_cleanly(
+    environment: dict[str, str], started: list[subprocess.Popen[str]]
+) -> None:
+    process = start(environment)
+    started.append(process)
+    url = f"http://{environment['CITEMESH_GATEWAY_LISTEN']}"
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        when(lambda: client.get("/healthz").status_code == 200)
+        ready = when(
+            lambda: (r := client.get("/readyz")).json()["parts"].get("database") and r, seconds=30
+        )
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "not_ready"
+        assert ready.json()["missing"] == ["generation", "ingestion", "retrieval"]
+        assert client.get("/v1/usage").json()["reason"] == "CREDENTIALS_MISSING"
+        metrics = client.get("/metrics")
+        assert "http_server_request_duration" in metrics.text
+        assert 'http_route="/healthz"' in metrics.text
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 0, output
+    assert "stopped" in output
+    assert "Traceback" not in output
+
+
+def test_without_a_database_it_lives_and_names_the_gap(
+    environment: dict[str, str], started: list[subprocess.Popen[str]]
+) -> None:
+    environment["CITEMESH_GATEWAY_DATABASE_URL"] = (
+        f"postgresql://citemesh_gateway:secret-word@127.0.0.1:{free_port()}/none"
+    )
+    process = start(environment)
+    started.append(process)
+    url = f"http://{environment['CITEMESH_GATEWAY_LISTEN']}"
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        when(lambda: client.get("/healthz").status_code == 200)
+        assert "gateway" in client.get("/readyz").json()["missing"]
+        assert client.get("/v1/usage").json()["reason"] == "GATEWAY_STARTING"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 0, output
+    assert "secret-word" not in output
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"CITEMESH_GATEWAY_LISTEN": "nowhere"}, "CITEMESH_GATEWAY_LISTEN"),
+        ({"CITEMESH_GATEWAY_KEY_LIMIT": "often"}, "CITEMESH_GATEWAY_KEY_LIMIT"),
+        ({"CITEMESH_GATEWAY_COLOUR": "red"}, "CITEMESH_GATEWAY_COLOUR"),
+        ({"CITEMESH_GATEWAY_SIGNING_KEY": "/none"}, "CITEMESH_GATEWAY_SIGNING_KEY"),
+        ({"CITEMESH_GATEWAY_JWT_JWKS": "/none"}, "CITEMESH_GATEWAY_JWT_ISSUER"),
+        ({"CITEMESH_RETRIEVAL_ADDRESS": ""}, "CITEMESH_RETRIEVAL_ADDRESS"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_by_its_name(
+    environment: dict[str, str],
+    started: list[subprocess.Popen[str]],
+    changed: dict[str, str],
+    named: str,
+) -> None:
+    process = start({**environment, **changed})
+    started.append(process)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, output
+    assert named in output
+    assert "Traceback" not in output
+
+
+def test_a_port_that_is_taken_is_refused(
+    environment: dict[str, str], started: list[subprocess.Popen[str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment["CITEMESH_GATEWAY_LISTEN"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = start(environment)
+        started.append(process)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, output
+    assert "Address already in use" in output
+
+
+def test_the_bootstrap_command_writes_a_key(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "api.key"
+    command = [sys.executable, "-m", "gateway.bootstrap", "--project", tmp_path.name]
+    for sentence in ("was written to", "is still in"):
+        done = subprocess.run(
+            [*command, "--key-file", str(file)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert sentence in done.stdout
+        assert file.read_text().strip() not in done.stdout + done.stderr
