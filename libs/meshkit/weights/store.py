@@ -106,8 +106,12 @@ def cache_directory() -> Path:
 
 
 def _can_be_made(folder: Path) -> bool:
-    existing = next(parent for parent in folder.parents if parent.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    """Tries it: what permissions say is not what file systems do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _temporary_directory() -> Path:
