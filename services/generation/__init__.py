@@ -1,0 +1,1 @@
+"""Generation: questions in, checked answers out."""

@@ -1,0 +1,76 @@
+"""`python -m services.generation`: serves until SIGTERM."""
+
+import asyncio
+from datetime import timedelta
+
+from citemesh.embedding import v1 as embedding_v1
+from citemesh.generation import v1 as generation_v1
+from citemesh.guardrail import v1 as guardrail_v1
+from citemesh.rerank import v1 as rerank_v1
+from citemesh.retrieval import v1 as retrieval_v1
+from meshkit.errors import MeshError
+from meshkit.logging import logger
+from meshkit.process import Process, run
+from services.generation.calls.finding import FindingCalls
+from services.generation.calls.guardrail import GuardrailCalls
+from services.generation.calls.scoring import RerankCalls
+from services.generation.confidence import Thresholds
+from services.generation.extractive import ExtractiveGenerator
+from services.generation.pipeline import Answerer, AnswerPolicy
+from services.generation.servicer import GenerationServicer
+from services.generation.settings import GenerationSettings
+from services.generation.store import Store
+
+log = logger(__name__)
+
+SWEEP_SECONDS = 900.0
+
+
+async def start(process: Process[GenerationSettings]) -> None:
+    """Builds the service from its neighbours, its database and the budget."""
+    settings = process.settings
+    guardrail = guardrail_v1.GuardrailServiceAsyncStub(process.channel("guardrail"))
+    embedding = embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding"))
+    retrieval = retrieval_v1.RetrievalServiceAsyncStub(process.channel("retrieval"))
+    rerank = rerank_v1.RerankServiceAsyncStub(process.channel("rerank"))
+    database = await process.database("generation", "usage")
+    store = Store(
+        database,
+        cache_lifetime=timedelta(hours=settings.cache_hours),
+        retention=timedelta(days=settings.conversation_days),
+    )
+    thresholds = Thresholds(answer_logit=settings.answer_logit)
+    answerer = Answerer(
+        guardrail=GuardrailCalls(guardrail),
+        finding=FindingCalls(embedding, retrieval),
+        generator=ExtractiveGenerator(
+            RerankCalls(rerank), limit=settings.scored_sentences, thresholds=thresholds
+        ),
+        store=store,
+        budget=await process.budget(database),
+        policy=AnswerPolicy(
+            seconds=settings.answer_seconds,
+            passages=settings.passages,
+            release=settings.release,
+            use_cache=settings.cache_hours > 0,
+        ),
+    )
+    process.serve(
+        generation_v1.add_GenerationServiceServicer_to_server, GenerationServicer(answerer, store)
+    )
+    process.background("sweep", sweep(store))
+
+
+async def sweep(store: Store) -> None:
+    """Forgets what is over, every quarter of an hour; runs until cancelled."""
+    while True:
+        try:
+            removed = await store.sweep()
+            log.info("swept", removed=removed)
+        except MeshError as error:
+            log.warning("sweep postponed", reason=error.reason)
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+if __name__ == "__main__":
+    run(GenerationSettings, start)

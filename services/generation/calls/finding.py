@@ -1,0 +1,193 @@
+"""Calls that find passages: the question's vector, the search, chunks by id."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from citemesh.embedding import v1 as embedding_v1
+from citemesh.retrieval import v1 as retrieval_v1
+from citemesh.usage import v1 as usage_v1
+from meshkit.errors import (
+    DeadlineExceeded,
+    Internal,
+    LimitExceeded,
+    MeshError,
+    Unavailable,
+)
+from services.generation.answers import Found, SearchFilter, Usage
+from services.generation.passages import Chunk, Location, Passage
+
+_LOST = (Unavailable, DeadlineExceeded, LimitExceeded, Internal)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """A question's vector and the space it belongs to."""
+
+    values: tuple[float, ...]
+    space: str
+    usage: tuple[Usage, ...]
+
+
+class FindingCalls:
+    """What generation asks of embedding (query lane) and retrieval."""
+
+    def __init__(
+        self,
+        embedding: embedding_v1.EmbeddingServiceAsyncStub,
+        retrieval: retrieval_v1.RetrievalServiceAsyncStub,
+    ) -> None:
+        self._embedding = embedding
+        self._retrieval = retrieval
+
+    async def embed(self, text: str, *, bypass_cache: bool, seconds: float) -> QueryVector:
+        """The vector of a question in the active space.
+
+        Raises:
+            MeshError: when there is none.
+        """
+        response = await self._embedding.Embed(
+            embedding_v1.EmbedRequest(
+                texts=[text], task=embedding_v1.EMBED_TASK_QUERY, bypass_cache=bypass_cache
+            ),
+            timeout=seconds,
+        )
+        return QueryVector(
+            tuple(response.vectors[0].values), response.space, _usages([response.usage])
+        )
+
+    async def corpus_epoch(self, text: str, wanted: SearchFilter, *, seconds: float) -> int:
+        """The epoch of the project's corpus: the cheapest search tells it.
+
+        Raises:
+            MeshError: when retrieval cannot tell.
+        """
+        response = await self._retrieval.Search(
+            retrieval_v1.SearchRequest(
+                query=text,
+                top_k=1,
+                mode=retrieval_v1.SEARCH_MODE_LEXICAL,
+                rerank=retrieval_v1.RERANK_MODE_OFF,
+                filter=_filter(wanted),
+            ),
+            timeout=seconds,
+        )
+        return response.corpus_epoch
+
+    async def search(
+        self,
+        text: str,
+        vector: QueryVector | None,
+        wanted: SearchFilter,
+        *,
+        top_k: int,
+        bypass_cache: bool,
+        seconds: float,
+    ) -> Found:
+        """Passages for a question; by words only without a vector.
+
+        Raises:
+            Unavailable: SEARCH_UNAVAILABLE.
+        """
+        mode = retrieval_v1.SEARCH_MODE_HYBRID if vector else retrieval_v1.SEARCH_MODE_LEXICAL
+        request = retrieval_v1.SearchRequest(
+            query=text,
+            top_k=top_k,
+            mode=mode,
+            filter=_filter(wanted),
+            vector=vector.values if vector else (),
+            space=vector.space if vector else "",
+            bypass_cache=bypass_cache,
+        )
+        try:
+            response = await self._retrieval.Search(request, timeout=seconds)
+        except _LOST as error:
+            raise _search_unavailable(error) from error
+        missing = [*response.degraded, *(() if vector else ("dense",))]
+        clean = [hit for hit in response.hits if not hit.chunk.flags]
+        return Found(
+            tuple(_passage(str(place), hit) for place, hit in enumerate(clean, start=1)),
+            tuple(dict.fromkeys(missing)),
+            response.corpus_epoch,
+            _usages(response.usage),
+        )
+
+    async def chunks(self, ids: Sequence[str], *, seconds: float) -> dict[str, Chunk]:
+        """Chunks by id; those not live or not permitted are left out.
+
+        Raises:
+            MeshError: when retrieval cannot be reached.
+        """
+        response = await self._retrieval.ReadChunks(
+            retrieval_v1.ReadChunksRequest(chunk_ids=ids), timeout=seconds
+        )
+        return {chunk.chunk_id: _chunk(chunk) for chunk in response.chunks}
+
+
+def _search_unavailable(error: MeshError) -> Unavailable:
+    return Unavailable(
+        "SEARCH_UNAVAILABLE",
+        "The documents cannot be searched now; try again shortly.",
+        retry_after=error.retry_after or 1.0,
+    )
+
+
+def _filter(wanted: SearchFilter) -> retrieval_v1.SearchFilter:
+    message = retrieval_v1.SearchFilter(
+        labels=dict(wanted.labels), document_ids=wanted.document_ids
+    )
+    for moment, field in (
+        (wanted.activated_after, message.activated_after),
+        (wanted.activated_before, message.activated_before),
+    ):
+        if isinstance(moment, datetime):
+            field.FromDatetime(moment)
+    return message
+
+
+def _passage(marker: str, hit: retrieval_v1.Hit) -> Passage:
+    signals = hit.signals
+    chunk = _chunk(hit.chunk)
+    return Passage(
+        marker=marker,
+        chunk=chunk,
+        score=hit.score,
+        dense_rank=signals.dense_rank,
+        dense_similarity=signals.dense_similarity,
+        lexical_rank=signals.lexical_rank,
+        rerank_score=signals.rerank_score if signals.HasField("rerank_score") else None,
+    )
+
+
+def _chunk(stored: retrieval_v1.StoredChunk) -> Chunk:
+    where = stored.location
+    return Chunk(
+        stored.chunk_id,
+        stored.document_id,
+        stored.version,
+        stored.ordinal,
+        stored.title,
+        stored.text,
+        Location(
+            where.page, where.page_end, tuple(where.headings), where.start, where.end, where.section
+        ),
+        tuple(stored.flags),
+    )
+
+
+def _usages(messages: Iterable[usage_v1.Usage]) -> tuple[Usage, ...]:
+    """Usages that name a model; an answer from a cache used none."""
+    return tuple(usage(message) for message in messages if message.model)
+
+
+def usage(message: usage_v1.Usage) -> Usage:
+    """What one model consumed."""
+    return Usage(
+        message.stage,
+        message.provider,
+        message.model,
+        message.input_tokens,
+        message.output_tokens,
+        message.cost_micro_usd,
+        message.estimated,
+    )

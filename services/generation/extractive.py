@@ -1,0 +1,131 @@
+"""The local answerer: the best two sentences of the sources, as they stand there.
+
+No language model that comes in a package answered well (MODELS.md), so without a provider's key an
+answer is a quotation. Its worth is that it cannot invent: what is shown is in the document, and
+when no sentence answers, it says so.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshkit.errors import MeshError
+from meshkit.logging import logger
+from services.generation.answers import Draft, Quote, Usage
+from services.generation.candidates import Candidate, candidates, coverage, flat
+from services.generation.confidence import Thresholds
+from services.generation.generator import NOT_FOUND
+from services.generation.passages import Passage
+
+log = logger(__name__)
+
+_SHARE = 0.7
+"""Of the time there is, for scoring."""
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The cross-encoder's opinion."""
+
+    logits: dict[int, float]
+    """By position in the texts; a text the deadline left out is missing."""
+    usage: tuple[Usage, ...]
+
+
+class Scorer(Protocol):
+    """Scores texts against a question."""
+
+    async def score(self, question: str, texts: Sequence[str], *, seconds: float) -> Scores:
+        """Logit per text.
+
+        Raises:
+            MeshError: when the scorer cannot be reached or has no time.
+        """
+        ...
+
+
+class ExtractiveGenerator:
+    """Quotes the sentences that answer best; see `Generator`."""
+
+    provider = "local"
+    model = "extractive-1"
+
+    def __init__(
+        self, scorer: Scorer, *, limit: int = 14, thresholds: Thresholds | None = None
+    ) -> None:
+        self._scorer = scorer
+        self._limit = limit
+        self._thresholds = thresholds or Thresholds()
+
+    def estimate_micro_usd(self, question: str, max_tokens: int) -> int:
+        """Nothing: the rerank service settles its own work."""
+        del question, max_tokens
+        return 0
+
+    async def write(
+        self, question: str, passages: Sequence[Passage], *, max_tokens: int, seconds: float
+    ) -> AsyncGenerator[str | Draft, None]:
+        """The chosen sentences in reading order, each with its marker."""
+        found = candidates(question, passages, self._limit)
+        usage: tuple[Usage, ...] = ()
+        degraded: tuple[str, ...] = ()
+        evidence: float | None = None
+        chosen: list[Candidate] = []
+        if found:
+            try:
+                texts = [candidate.scored_text for candidate in found]
+                scores = await self._scorer.score(question, texts, seconds=seconds * _SHARE)
+            except MeshError as error:
+                log.warning("answering without scores", reason=error.reason)
+                degraded = ("rerank",)
+                chosen = self._by_words(question, found)
+            else:
+                usage = scores.usage
+                evidence = max(scores.logits.values(), default=None)
+                chosen = self._by_scores(found, scores.logits)
+                if not scores.logits:
+                    degraded = ("rerank",)
+                    chosen = self._by_words(question, found)
+        chosen = _within(chosen, max_tokens * _CHARACTERS_PER_TOKEN)
+        if not chosen:
+            yield NOT_FOUND
+            yield Draft((), evidence, True, usage, degraded)
+            return
+        # Reading order: a passage's sentences as they follow each other, the better passage first.
+        chosen.sort(key=lambda candidate: candidate.order)
+        for index, candidate in enumerate(chosen):
+            # Two rows or a row and a sentence do not flow; a line each reads better.
+            joint = "" if index == 0 else "\n" if candidate.is_row or chosen[0].is_row else " "
+            yield f"{joint}{flat(candidate.text)} [{candidate.passage.marker}]"
+        quotes = tuple(
+            Quote(candidate.passage.marker, candidate.passage.chunk, candidate.text)
+            for candidate in chosen
+        )
+        yield Draft(quotes, evidence, False, usage, degraded)
+
+    def _by_scores(self, found: Sequence[Candidate], logits: dict[int, float]) -> list[Candidate]:
+        order = sorted(logits, key=lambda index: -logits[index])
+        if not order or logits[order[0]] < self._thresholds.answer_logit:
+            return []
+        best = logits[order[0]]
+        floor = max(self._thresholds.answer_logit, best - self._thresholds.companion_gap)
+        return [found[index] for index in order[:2] if logits[index] >= floor]
+
+    def _by_words(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
+        """Without scores: the sentence that shares most with the question, if it is enough."""
+        best = found[0]
+        enough = coverage(question, best) >= self._thresholds.answer_coverage
+        return [best] if enough else []
+
+
+def _within(chosen: Sequence[Candidate], characters: int) -> list[Candidate]:
+    """As many of the best as fit; a sentence is never cut."""
+    kept: list[Candidate] = []
+    for candidate in chosen:
+        length = len(flat(candidate.text))
+        if length > characters:
+            break
+        kept.append(candidate)
+        characters -= length
+    return kept

@@ -1,0 +1,41 @@
+"""What every provider of answers offers."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from services.generation.answers import Draft
+from services.generation.passages import Passage
+
+NOT_FOUND = "I could not find this in the documents."
+"""What an answer says when the sources do not hold it."""
+
+
+class Generator(Protocol):
+    """Writes an answer from passages."""
+
+    @property
+    def provider(self) -> str:
+        """Provider's name, such as `local`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Model's name in the provider's spelling; part of the answer cache's key."""
+        ...
+
+    def estimate_micro_usd(self, question: str, max_tokens: int) -> int:
+        """Most an answer may cost, in millionths of a dollar; reserved before anything happens."""
+        ...
+
+    def write(
+        self, question: str, passages: Sequence[Passage], *, max_tokens: int, seconds: float
+    ) -> AsyncGenerator[str | Draft, None]:
+        """Pieces of text, then one Draft.
+
+        Args:
+            question: What to answer, a follow-up completed with its history.
+            passages: Sources, best first; none is flagged.
+            max_tokens: Tokens the text may have.
+            seconds: Time there is.
+        """
+        ...

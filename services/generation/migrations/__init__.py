@@ -1,0 +1,1 @@
+"""Schema `generation`: answer cache, conversations, answers and feedback."""

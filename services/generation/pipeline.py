@@ -1,0 +1,387 @@
+"""The way of a question to a checked answer.
+
+    reserve -> check the question -> embed | exact cache -> search -> write -> filter
+            -> ground -> confidence -> remember -> settle
+
+Every stage has a share of the time that is left and a way to do without, named in `degraded`.
+Two have none: when the guardrail or the budget cannot be asked, there is no answer.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from meshkit import telemetry
+from meshkit.context import RequestContext
+from meshkit.errors import MeshError
+from meshkit.ids import new_id
+from meshkit.logging import logger
+from meshkit.usage import Budget
+from services.generation import citations, confidence, follow_up
+from services.generation.answers import (
+    CacheStatus,
+    Citation,
+    Cited,
+    Confidence,
+    Delta,
+    Done,
+    Draft,
+    Event,
+    Failed,
+    Found,
+    Grounding,
+    Question,
+    Quote,
+    Sources,
+    Usage,
+)
+from services.generation.cache_key import cache_key
+from services.generation.calls.finding import FindingCalls, QueryVector
+from services.generation.calls.guardrail import GuardrailCalls
+from services.generation.candidates import flat
+from services.generation.coalescing import coalesced
+from services.generation.confidence import Signals
+from services.generation.generator import Generator
+from services.generation.passages import Chunk
+from services.generation.stopwatch import Stopwatch
+from services.generation.store import Store
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPolicy:
+    """The knobs of the pipeline."""
+
+    seconds: float = 30.0
+    """Time an answer has when its caller sets no deadline."""
+    passages: int = 8
+    """Passages an answer is made from."""
+    release: str = "stream"
+    """When text leaves the filter: `stream`, `sentence` or `whole`."""
+    use_cache: bool = True
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is known about an answer under way."""
+
+    question: Question
+    searched: str
+    watch: Stopwatch
+    caller: RequestContext
+    text: str = ""
+    draft: Draft | None = None
+    usage: list[Usage] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+
+
+class Answerer:
+    """Answers questions; safe for any number at once."""
+
+    def __init__(
+        self,
+        *,
+        guardrail: GuardrailCalls,
+        finding: FindingCalls,
+        generator: Generator,
+        store: Store,
+        budget: Budget,
+        policy: AnswerPolicy = AnswerPolicy(),
+    ) -> None:
+        self._guardrail = guardrail
+        self._finding = finding
+        self._generator = generator
+        self._store = store
+        self._budget = budget
+        self._policy = policy
+
+    async def answer(
+        self, question: Question, caller: RequestContext
+    ) -> AsyncGenerator[Event, None]:
+        """Events of one answer.
+
+        Raises:
+            MeshError: before the first event; afterwards a failure is the last event.
+        """
+        watch = Stopwatch(self._policy.seconds)
+        estimate = self._generator.estimate_micro_usd(question.text, question.max_tokens)
+        async with (
+            self._budget.spend(
+                estimate_micro_usd=estimate,
+                stage="generate",
+                provider=self._generator.provider,
+                model=self._generator.model,
+            ) as spend,
+            aclosing(self._events(question, caller, watch)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Done):
+                    written = [usage for usage in event.usage if usage.stage == "generate"]
+                    spend.settle(
+                        input_tokens=sum(usage.input_tokens for usage in written),
+                        output_tokens=sum(usage.output_tokens for usage in written),
+                        cost_micro_usd=sum(usage.cost_micro_usd for usage in written),
+                    )
+                yield event
+
+    async def _events(
+        self, question: Question, caller: RequestContext, watch: Stopwatch
+    ) -> AsyncGenerator[Event, None]:
+        work = await self._begin(question, caller, watch)
+        embedding = asyncio.create_task(self._embed(work))
+        try:
+            kept = await self._cached(work)
+            if kept is not None:
+                async with aclosing(self._again(work, *kept)) as events:
+                    async for event in events:
+                        yield event
+                return
+            vector = await embedding
+        finally:
+            embedding.cancel()
+            await asyncio.gather(embedding, return_exceptions=True)
+        with watch.stage("search"):
+            found = await self._finding.search(
+                work.searched,
+                vector,
+                work.question.filter,
+                top_k=self._policy.passages,
+                bypass_cache=work.question.bypass_cache,
+                seconds=watch.share(0.5, 5.0),
+            )
+        work.usage += found.usage
+        work.degraded += found.degraded
+        yield Sources(found.passages)
+        try:
+            async with aclosing(self._written(work, found)) as events:
+                async for event in events:
+                    yield event
+        except MeshError as error:
+            log.warning("answer failed", reason=error.reason)
+            yield Failed(error.reason, error.detail)
+
+    async def _begin(self, question: Question, caller: RequestContext, watch: Stopwatch) -> _Work:
+        """Checks the question and completes a follow-up with its conversation."""
+        with watch.stage("guard_input"):
+            text = await self._guardrail.check(question.text, seconds=watch.share(0.3, 2.0))
+        if text != question.text:
+            question = replace(question, text=text)
+        before = ""
+        if question.conversation_id:
+            before = await self._store.searched_before(caller, question.conversation_id)
+        return _Work(question, follow_up.search_text(text, before), watch, caller)
+
+    async def _embed(self, work: _Work) -> QueryVector | None:
+        """The question's vector; None lets the search go by words only."""
+        with work.watch.stage("embed"):
+            try:
+                vector = await self._finding.embed(
+                    work.searched,
+                    bypass_cache=work.question.bypass_cache,
+                    seconds=work.watch.share(0.2, 2.0),
+                )
+            except MeshError as error:
+                log.warning("searching without a vector", reason=error.reason)
+                return None
+        work.usage += vector.usage
+        return vector
+
+    # The exact answer cache.
+
+    def _key(self, work: _Work, corpus_epoch: int) -> bytes:
+        return cache_key(
+            work.question,
+            work.searched,
+            project_id=work.caller.project_id,
+            principals=work.caller.principals,
+            corpus_epoch=corpus_epoch,
+            model=f"{self._generator.provider}/{self._generator.model}",
+        )
+
+    async def _cached(self, work: _Work) -> tuple[Sources, Done] | None:
+        """An answer given before over the same corpus; a cache that fails is no cache."""
+        if work.question.bypass_cache or not self._policy.use_cache:
+            return None
+        with work.watch.stage("cache"):
+            try:
+                epoch = await self._finding.corpus_epoch(
+                    work.searched, work.question.filter, seconds=work.watch.share(0.1, 1.0)
+                )
+                return await self._store.cached(
+                    work.caller.project_id, self._key(work, epoch), epoch
+                )
+            except MeshError as error:
+                log.warning("answering without the cache", reason=error.reason)
+                return None
+
+    async def _again(
+        self, work: _Work, sources: Sources, kept: Done
+    ) -> AsyncGenerator[Event, None]:
+        """The events of an answer that was kept."""
+        yield sources
+        work.watch.mark("first_token")
+        yield Delta(kept.answer)
+        for citation in kept.citations:
+            yield Cited(citation)
+        work.text = kept.answer
+        yield await self._finished(work, kept.citations, kept.confidence, CacheStatus.EXACT)
+
+    async def _keep(self, work: _Work, found: Found, done: Done) -> None:
+        """Keeps a complete answer; nothing degraded or ungrounded."""
+        if (
+            work.question.bypass_cache
+            or not self._policy.use_cache
+            or done.degraded
+            or done.confidence is Confidence.UNGROUNDED
+        ):
+            return
+        try:
+            await self._store.keep(
+                work.caller.project_id,
+                self._key(work, found.corpus_epoch),
+                found.corpus_epoch,
+                Sources(found.passages),
+                done,
+            )
+        except MeshError as error:
+            log.warning("answer not kept", reason=error.reason)
+
+    # Writing and checking.
+
+    async def _written(self, work: _Work, found: Found) -> AsyncGenerator[Event, None]:
+        watch = work.watch
+        held = self._policy.release == "whole"
+        with watch.stage("generate"):
+            stream = self._guardrail.filtered(
+                lambda: coalesced(self._pieces(work, found)),
+                release=self._policy.release,
+                seconds=watch.share(0.9, self._policy.seconds),
+            )
+            async with aclosing(stream):
+                async for text in stream:
+                    work.text += text
+                    if not held:
+                        watch.mark("first_token")
+                        yield Delta(text)
+        draft = work.draft
+        assert draft is not None  # `filtered` ends without an error only after its last piece
+        work.usage += draft.usage
+        work.degraded += [stage for stage in draft.degraded if stage not in work.degraded]
+        quotes = citations.quotes_of(work.text, found.passages, draft.quotes)
+        grounding = None if draft.abstained else await self._ground(work, found, quotes)
+        if held:
+            watch.mark("first_token")
+            yield Delta(work.text)
+        checked = await self._citations(work, quotes, grounding)
+        for citation in checked:
+            yield Cited(citation)
+        judged = confidence.judge(_signals(work, draft, found, checked, grounding))
+        done = await self._finished(work, checked, judged, CacheStatus.NONE)
+        await self._keep(work, found, done)
+        yield done
+
+    async def _pieces(self, work: _Work, found: Found) -> AsyncGenerator[str, None]:
+        """Text of the generator; what it says at the end is kept aside."""
+        pieces = self._generator.write(
+            work.searched,
+            found.passages,
+            max_tokens=work.question.max_tokens,
+            seconds=work.watch.share(0.8, self._policy.seconds),
+        )
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, Draft):
+                    work.draft = piece
+                else:
+                    yield piece
+
+    async def _ground(self, work: _Work, found: Found, quotes: list[Quote]) -> Grounding | None:
+        """Judgement of the whole answer; None, and degraded, when there is none."""
+        with work.watch.stage("grounding"):
+            try:
+                return await self._guardrail.ground(
+                    work.text,
+                    citations.sources_of(quotes, found.passages),
+                    work.searched,
+                    seconds=work.watch.share(0.5, 2.0),
+                )
+            except MeshError as error:
+                log.warning("answer not checked", reason=error.reason)
+                work.degraded.append("grounding")
+                return None
+
+    async def _citations(
+        self, work: _Work, quotes: list[Quote], grounding: Grounding | None
+    ) -> tuple[Citation, ...]:
+        """Citations with their pages; quotes pass the same filter as the answer."""
+        unknown = [quote for quote in quotes if len(set(citations.pages(quote))) > 1]
+        others: dict[str, Chunk] = {}
+        if unknown:
+            ids = sorted({name for quote in unknown for name in citations.beside(quote.chunk)})
+            try:
+                others = await self._finding.chunks(ids, seconds=work.watch.share(0.3, 1.0))
+            except MeshError as error:
+                # The citation then names both pages.
+                log.warning("page not resolved", reason=error.reason)
+        # A quote that stands in the filtered answer unchanged was filtered with it.
+        fresh = [quote.text for quote in quotes if flat(quote.text) not in work.text]
+        shown = iter(await self._guardrail.redacted(fresh, seconds=work.watch.share(0.5, 2.0)))
+        texts = [quote.text if flat(quote.text) in work.text else next(shown) for quote in quotes]
+        locations = [citations.locate(quote, others) for quote in quotes]
+        return citations.cite(
+            quotes,
+            locations,
+            texts,
+            citations.supported(work.text, grounding.sentences if grounding else ()),
+        )
+
+    async def _finished(
+        self,
+        work: _Work,
+        checked: tuple[Citation, ...],
+        judged: Confidence,
+        cache: CacheStatus,
+    ) -> Done:
+        """The closing event, remembered before it is sent, so that feedback finds it."""
+        done = Done(
+            answer_id=new_id("ans"),
+            answer=work.text,
+            citations=checked,
+            confidence=judged,
+            model=self._generator.model,
+            provider=self._generator.provider,
+            usage=() if cache is CacheStatus.EXACT else tuple(work.usage),
+            cache=cache,
+            degraded=tuple(dict.fromkeys(work.degraded)),
+            timings_ms=work.watch.timings_ms,
+            trace_id=telemetry.current_trace_id(),
+            conversation_id=work.question.conversation_id,
+        )
+        try:
+            await self._store.record(work.caller, work.question.text, work.searched, done)
+        except MeshError as error:
+            # The answer is complete and checked; only feedback on it will find nothing.
+            log.warning("answer not recorded", answer_id=done.answer_id, reason=error.reason)
+        work.watch.mark("total")
+        return done
+
+
+def _signals(
+    work: _Work,
+    draft: Draft,
+    found: Found,
+    checked: tuple[Citation, ...],
+    grounding: Grounding | None,
+) -> Signals:
+    cited = {citation.marker for citation in checked}
+    passages = [passage for passage in found.passages if passage.marker in cited]
+    return Signals(
+        abstained=draft.abstained,
+        groundedness=grounding.groundedness if grounding else None,
+        evidence=draft.evidence,
+        similarity=max((p.dense_similarity for p in passages if p.dense_rank), default=0.0),
+        lists_agree=any(p.dense_rank and p.lexical_rank for p in passages),
+        degraded=work.degraded,
+    )

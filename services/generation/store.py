@@ -1,0 +1,180 @@
+"""What generation remembers: answers to serve again, conversations, answers and feedback."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from meshkit.context import RequestContext
+from meshkit.database.pool import Database
+from meshkit.errors import NotFound
+from services.generation import cached_answer
+from services.generation.answers import Done, Sources
+
+_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a purge removed."""
+
+    answers: int
+    conversations: int
+
+
+def owner_of(caller: RequestContext) -> str:
+    """Whom a conversation belongs to: everyone who has exactly the caller's principals."""
+    return _SEPARATOR.join(sorted(caller.principals)) or caller.subject
+
+
+class Store:
+    """Schema `generation`, one transaction a method."""
+
+    def __init__(
+        self, database: Database, *, cache_lifetime: timedelta, retention: timedelta
+    ) -> None:
+        self._database = database
+        self._cache_lifetime = cache_lifetime
+        self._retention = retention
+        self._epochs: dict[str, int] = {}
+
+    async def searched_before(self, caller: RequestContext, conversation_id: str) -> str:
+        """What the last turn of the caller's conversation searched for; empty without one."""
+        async with self._database.project(caller.project_id) as connection:
+            found: str | None = await connection.fetchval(
+                "SELECT searched FROM generation.turn"
+                " WHERE conversation_id = $1 AND owner = $2 ORDER BY number DESC LIMIT 1",
+                conversation_id,
+                owner_of(caller),
+            )
+        return found or ""
+
+    async def cached(
+        self, project_id: str, key: bytes, corpus_epoch: int
+    ) -> tuple[Sources, Done] | None:
+        """The answer kept under a key; None when there is none.
+
+        The first look after the corpus changed also forgets what was answered before that, so
+        that no text of a removed document stays behind.
+        """
+        async with self._database.project(project_id) as connection:
+            if self._epochs.get(project_id) != corpus_epoch:
+                await connection.execute(
+                    "DELETE FROM generation.answer_cache WHERE corpus_epoch < $1", corpus_epoch
+                )
+            payload: str | None = await connection.fetchval(
+                "SELECT payload FROM generation.answer_cache"
+                " WHERE key = $1 AND corpus_epoch = $2 AND expires_at > now()",
+                key,
+                corpus_epoch,
+            )
+        self._epochs[project_id] = corpus_epoch
+        return cached_answer.decode(payload) if payload is not None else None
+
+    async def keep(
+        self, project_id: str, key: bytes, corpus_epoch: int, sources: Sources, done: Done
+    ) -> None:
+        """Keeps an answer to serve it again."""
+        if not self._cache_lifetime:
+            return
+        async with self._database.project(project_id) as connection:
+            await connection.execute(
+                "INSERT INTO generation.answer_cache"
+                " (project_id, key, corpus_epoch, payload, expires_at)"
+                " VALUES ($1, $2, $3, $4, now() + $5)"
+                " ON CONFLICT (project_id, key) DO UPDATE"
+                " SET payload = excluded.payload, expires_at = excluded.expires_at",
+                project_id,
+                key,
+                corpus_epoch,
+                cached_answer.encode(sources, done),
+                self._cache_lifetime,
+            )
+
+    async def record(
+        self, caller: RequestContext, question: str, searched: str, done: Done
+    ) -> None:
+        """Notes an answer, and the turn it makes in its conversation."""
+        async with self._database.project(caller.project_id) as connection:
+            await connection.execute(
+                "INSERT INTO generation.answer (project_id, answer_id, conversation_id, subject,"
+                " provider, model, confidence, cache) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                caller.project_id,
+                done.answer_id,
+                done.conversation_id,
+                caller.subject,
+                done.provider,
+                done.model,
+                done.confidence.value,
+                done.cache.value,
+            )
+            if not done.conversation_id:
+                return
+            owner = owner_of(caller)
+            number: int = await connection.fetchval(
+                "INSERT INTO generation.conversation (project_id, conversation_id, owner, turns)"
+                " VALUES ($1, $2, $3, 1) ON CONFLICT (project_id, conversation_id, owner)"
+                " DO UPDATE SET turns = conversation.turns + 1, updated_at = now()"
+                " RETURNING turns",
+                caller.project_id,
+                done.conversation_id,
+                owner,
+            )
+            await connection.execute(
+                "INSERT INTO generation.turn (project_id, conversation_id, owner, number,"
+                " question, searched, answer) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                caller.project_id,
+                done.conversation_id,
+                owner,
+                number,
+                question,
+                searched,
+                done.answer,
+            )
+
+    async def feedback(
+        self, caller: RequestContext, answer_id: str, rating: int, comment: str, request_id: str
+    ) -> None:
+        """Notes what a user thought; a repeated request id changes nothing.
+
+        Raises:
+            NotFound: ANSWER_UNKNOWN.
+        """
+        try:
+            async with self._database.project(caller.project_id) as connection:
+                await connection.execute(
+                    "INSERT INTO generation.feedback"
+                    " (project_id, request_id, answer_id, subject, rating, comment)"
+                    " VALUES ($1, $2, $3, $4, $5, $6)"
+                    " ON CONFLICT (project_id, request_id) DO NOTHING",
+                    caller.project_id,
+                    request_id,
+                    answer_id,
+                    caller.subject,
+                    rating,
+                    comment,
+                )
+        except asyncpg.ForeignKeyViolationError:
+            raise NotFound(
+                "ANSWER_UNKNOWN", "There is no answer of this name in the project."
+            ) from None
+
+    async def purge(self, project_id: str) -> Receipt:
+        """Forgets everything of a project."""
+        async with self._database.project(project_id) as connection:
+            await connection.execute("DELETE FROM generation.answer_cache")
+            answers: int = await connection.fetchval(
+                "WITH gone AS (DELETE FROM generation.answer RETURNING 1) SELECT count(*) FROM gone"
+            )
+            conversations: int = await connection.fetchval(
+                "WITH gone AS (DELETE FROM generation.conversation RETURNING 1)"
+                " SELECT count(*) FROM gone"
+            )
+        self._epochs.pop(project_id, None)
+        return Receipt(answers, conversations)
+
+    async def sweep(self) -> int:
+        """Forgets what is over: expired answers, conversations and answers past retention."""
+        async with self._database.connection() as connection:
+            removed: int = await connection.fetchval("SELECT generation.sweep($1)", self._retention)
+        return removed

@@ -1,0 +1,223 @@
+"""The pure parts of answering: units, candidates, follow-ups, cache keys, confidence, pages."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.generation.answers import (
+    CacheStatus,
+    Citation,
+    Confidence,
+    Done,
+    Question,
+    Quote,
+    SearchFilter,
+    Sentence,
+    Sources,
+)
+from services.generation.cache_key import cache_key
+from services.generation.cached_answer import decode, encode
+from services.generation.candidates import candidates, coverage, flat
+from services.generation.citations import locate, pages, quotes_of, supported, used_markers
+from services.generation.coalescing import coalesced
+from services.generation.confidence import Signals, judge
+from services.generation.follow_up import leans_on_history, search_text
+from services.generation.passages import Chunk, Location, Passage, units
+
+
+def chunk(text: str, *, document: str = "doc_1", ordinal: int = 0, **where: object) -> Chunk:
+    location = replace(Location(start=0, end=len(text)), **where)  # type: ignore[arg-type]
+    name = f"{document}.1.{ordinal}"
+    return Chunk(name, document, 1, ordinal, "Handbook", text, location)
+
+
+def passage(text: str, marker: str = "1", **kind: object) -> Passage:
+    return Passage(marker, chunk(text, **kind), 1.0)  # type: ignore[arg-type]
+
+
+FILING = """Three Months Ended
+June 25,
+2022
+Products $ 63,355 $ 63,948
+Total net sales 82,959 81,434
+
+Services net sales increased during the third quarter of 2022 compared to the third quarter of
+2021 due primarily to higher net sales from advertising. Apple Inc. also sold more.
+• First item of a list
+• Second item"""
+
+
+def test_wrapped_lines_are_one_sentence_and_rows_stand_alone() -> None:
+    found = [(flat(unit.of(FILING)), unit.is_row) for unit in units(FILING)]
+    assert ("Total net sales 82,959 81,434", True) in found
+    assert (
+        "Services net sales increased during the third quarter of 2022 compared to the third "
+        "quarter of 2021 due primarily to higher net sales from advertising.",
+        False,
+    ) in found
+    assert ("Apple Inc. also sold more.", False) in found
+    assert ("• Second item", False) in found
+
+
+@given(st.text(alphabet="aB. \n|1,?!。中", max_size=200))
+def test_units_cover_every_character_that_is_no_space_once(text: str) -> None:
+    found = units(text)
+    assert all(left.end <= right.start for left, right in zip(found, found[1:], strict=False))
+    assert "".join("".join(unit.of(text).split()) for unit in found) == "".join(text.split())
+
+
+def test_the_sentence_that_shares_rare_words_comes_first() -> None:
+    text = "The company sells phones. The company leases offices in Cork. The company was founded."
+    best = candidates("Where does the company lease offices?", [passage(text)], 2)
+    assert best[0].text == "The company leases offices in Cork."
+    assert len(best) == 2
+
+
+def test_a_sentence_two_chunks_share_is_asked_about_once() -> None:
+    text = "Leave is thirty days a year."
+    found = candidates("leave days", [passage(text), passage(text, "2", ordinal=1)], 10)
+    assert [candidate.passage.marker for candidate in found] == ["1"]
+
+
+def test_coverage_counts_the_place_of_a_sentence_too() -> None:
+    [candidate] = candidates("handbook leave", [passage("Leave is thirty days.")], 5)
+    assert coverage("handbook leave", candidate) == 1.0
+    assert coverage("reptile leave", candidate) == 0.5
+
+
+@pytest.mark.parametrize(
+    "question", ["And in 2023?", "How many does it have?", "What about Nvidia?", "Why?"]
+)
+def test_a_question_that_leans_on_history_is_completed(question: str) -> None:
+    assert leans_on_history(question)
+    before = "What were Apple's total net sales?"
+    assert "Apple's" in search_text(question, before)
+    assert search_text(question, before).startswith(question)
+
+
+def test_a_question_that_stands_alone_stays_as_it_is() -> None:
+    question = "Which suppliers deliver batteries to Nvidia in Taiwan?"
+    assert search_text(question, "What were Apple's net sales?") == question
+    assert search_text("Why?", "") == "Why?"
+
+
+KEY = {"project_id": "prj_1", "principals": ("user:a",), "corpus_epoch": 3, "model": "local/x"}
+
+
+def key(text: str = "What is leave?", **changes: object) -> bytes:
+    question = Question(text, filter=changes.pop("filter", SearchFilter()))  # type: ignore[arg-type]
+    return cache_key(question, text, **{**KEY, **changes})  # type: ignore[arg-type]
+
+
+def test_spelling_that_changes_nothing_has_the_same_key() -> None:
+    assert key("What is leave?") == key("  what IS  leave ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": "What is pay?"},
+        {"project_id": "prj_2"},
+        {"principals": ("user:b",)},
+        {"principals": ()},
+        {"corpus_epoch": 4},
+        {"model": "local/y"},
+        {"filter": SearchFilter(document_ids=("doc_1",))},
+        {"filter": SearchFilter(labels=(("team", "hr"),))},
+    ],
+)
+def test_whatever_an_answer_depends_on_changes_the_key(changes: dict[str, object]) -> None:
+    assert key(**changes) != key()  # type: ignore[arg-type]
+
+
+STRONG = Signals(False, 1.0, 8.0, 0.8, True)
+
+
+@pytest.mark.parametrize(
+    ("signals", "expected"),
+    [
+        (STRONG, Confidence.VERIFIED),
+        (replace(STRONG, degraded=("rerank",)), Confidence.GROUNDED),
+        (replace(STRONG, evidence=1.0), Confidence.GROUNDED),
+        (replace(STRONG, evidence=None), Confidence.GROUNDED),
+        (replace(STRONG, lists_agree=False), Confidence.GROUNDED),
+        (replace(STRONG, similarity=0.4), Confidence.GROUNDED),
+        (replace(STRONG, groundedness=0.5), Confidence.MIXED),
+        (replace(STRONG, groundedness=None), Confidence.MIXED),
+        (replace(STRONG, groundedness=0.0), Confidence.UNGROUNDED),
+        (replace(STRONG, abstained=True), Confidence.UNGROUNDED),
+    ],
+)
+def test_confidence_follows_the_weakest_signal(signals: Signals, expected: Confidence) -> None:
+    assert judge(signals) is expected
+
+
+TWO_PAGES = "End of page one.\n\nTop of page two. More of it."
+
+
+def test_the_page_of_a_quote_is_that_of_its_side_of_the_break() -> None:
+    source = chunk(TWO_PAGES, page=4, page_end=5, start=100)
+    first = Quote("1", source, "End of page one.")
+    second = Quote("1", source, "Top of page two.")
+    assert pages(first) == (4, 4)
+    assert pages(second) == (5, 5)
+    location = locate(second, {})
+    assert (location.page, location.page_end) == (5, 5)
+    assert location.start == 100 + TWO_PAGES.index("Top")
+    assert location.end - location.start == len("Top of page two.")
+
+
+def test_between_several_breaks_the_overlapping_neighbour_decides_or_both_pages_are_named() -> None:
+    text = "One.\n\nTwo.\n\nThree."
+    source = chunk(text, ordinal=1, page=4, page_end=5, start=100, end=100 + len(text))
+    quote = Quote("1", source, "Two.")
+    assert pages(quote) == (4, 5)
+    after = chunk("Two.\n\nThree. Four.", ordinal=2, page=5, page_end=5, start=106, end=124)
+    assert locate(quote, {after.chunk_id: after}).page == 5
+    unknown = locate(quote, {})
+    assert (unknown.page, unknown.page_end) == (4, 5)
+
+
+def test_a_marker_is_supported_when_every_sentence_that_uses_it_is() -> None:
+    answer = "A is b [1]. C is d [1][2]."
+    sentences = [Sentence(0, 11, True, ("1",)), Sentence(12, 26, True, ("2",))]
+    assert supported(answer, sentences) == {"1": False, "2": True}
+    assert used_markers(answer) == ["1", "2"]
+
+
+def test_a_generator_without_quotes_cites_chunks() -> None:
+    [quote] = quotes_of("It is so [2]. Or [9].", [passage("a", "1"), passage("b", "2")], ())
+    assert (quote.marker, quote.text) == ("2", "")
+
+
+def test_a_cached_answer_comes_back_as_it_was_without_texts() -> None:
+    where = Location(page=3, page_end=3, headings=("Leave",), start=1, end=9)
+    citation = Citation("1", "doc_1.1.0", "doc_1", "Handbook", where, "Leave is 30 days.", True)
+    done = Done(
+        "ans_1", "Leave is 30 days. [1]", (citation,), Confidence.GROUNDED, "m", "local", (),
+        CacheStatus.NONE, (),
+    )  # fmt: skip
+    sources, again = decode(encode(Sources((passage("secret text"),)), done))
+    assert again == replace(done, answer_id="", cache=CacheStatus.EXACT)
+    assert sources.passages[0].chunk.text == ""
+    assert sources.passages[0].chunk.chunk_id == "doc_1.1.0"
+
+
+async def test_deltas_that_come_fast_are_put_together_and_none_waits_for_ever() -> None:
+    more = asyncio.Event()
+
+    async def deltas() -> AsyncGenerator[str, None]:
+        for word in ("a", "b", "c", "d"):
+            yield word
+        await more.wait()
+        yield "e"
+
+    stream = coalesced(deltas(), interval=0.02)
+    assert await anext(stream) == "a"
+    assert await asyncio.wait_for(anext(stream), 2) == "bcd"
+    more.set()
+    assert [piece async for piece in stream] == ["e"]
