@@ -16,7 +16,13 @@ import asyncpg
 import psutil
 import pytest
 
-from meshkit.supervisor.postgres import RunningPostgres, check_vector, create_database
+from meshkit.supervisor.postgres import (
+    Cluster,
+    PostgresError,
+    RunningPostgres,
+    check_vector,
+    create_database,
+)
 from meshkit.supervisor.postgres import cluster as cluster_module
 from meshkit.supervisor.postgres.account import Account, can_reach
 from meshkit.supervisor.processes import wait_ended
@@ -89,6 +95,18 @@ def test_committed_rows_survive_kill_9_of_postgres_and_the_port_is_kept(
         assert running.cluster.port == port
         dsn = running.cluster.dsn(cluster_module.SUPERUSER, "kept")
         assert value(dsn, "SELECT answer FROM t") == 42
+
+
+def test_who_attaches_to_a_running_cluster_reaches_it_and_does_not_disturb_it(
+    directory: Path,
+) -> None:
+    with pytest.raises(PostgresError, match="POSTGRES_MISSING"):
+        Cluster.attach(directory)
+    with RunningPostgres(directory) as running:
+        attached = Cluster.attach(directory)
+        assert value(attached.maintenance_dsn, "SELECT 1") == 1
+        assert attached.data == running.cluster.data
+        assert psutil.pid_exists(running.pid)
 
 
 def test_a_stale_pid_file_that_names_somebody_else_does_not_stop_the_start(

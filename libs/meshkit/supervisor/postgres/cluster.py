@@ -38,6 +38,7 @@ from meshkit.supervisor.processes import wait_ended
 
 SUPERUSER = "citemesh_admin"
 DATABASE = "citemesh"
+CREDENTIALS = "credentials.json"
 STOP_SIGNAL = signal.SIGINT
 """Postgres' fast shutdown: sessions are ended, a checkpoint is written."""
 LEFTOVER_GRACE_S = 20.0
@@ -65,12 +66,33 @@ class Cluster:
         """PGDATA."""
         return self.home / "cluster"
 
+    @classmethod
+    def attach(cls, directory: Path) -> Cluster:
+        """A cluster that somebody else runs, to connect to: nothing of it is touched.
+
+        Raises:
+            PostgresError: there is none.
+        """
+        cluster = cls(directory)
+        pointer, credentials = cluster.directory / "location", cluster.directory / CREDENTIALS
+        try:
+            cluster.home = Path(pointer.read_text().strip()) if pointer.exists() else cluster.home
+            cluster._passwords = json.loads(credentials.read_text())
+            cluster.port = int((cluster.directory / "port").read_text())
+        except (OSError, ValueError) as error:
+            raise PostgresError(
+                "POSTGRES_MISSING", f"{directory} holds no cluster that was started before."
+            ) from error
+        return cluster
+
     # -- preparing -------------------------------------------------------------------------------
 
     def prepare(self, roles: Iterable[str] = (), taken_ports: Iterable[int] = ()) -> None:
         """Makes the cluster ready to be started: programs, initdb, credentials, a free port.
 
-        Blocks for about 0.5 s the first time. Whoever calls holds the lock of the data directory.
+        Blocks for about 0.5 s the first time. Whoever calls holds the lock of the data directory:
+        a Postgres that still runs there is taken for a leftover and ended (use `attach` to reach
+        one that is in use).
 
         Args:
             roles: runtime roles that need a password.
@@ -106,7 +128,7 @@ class Cluster:
         return home
 
     def _load_credentials(self, roles: Iterable[str]) -> None:
-        path = self.directory / "credentials.json"
+        path = self.directory / CREDENTIALS
         if path.exists():
             self._passwords = json.loads(path.read_text())
         elif (self.data / "PG_VERSION").exists():

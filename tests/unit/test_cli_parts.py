@@ -1,0 +1,353 @@
+"""The parts of the command line that hold without a mesh."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshkit.cli import beir, metrics
+from meshkit.cli.ask import print_stream
+from meshkit.cli.client import Target, raise_for_problem
+from meshkit.cli.evaluate import ranking
+from meshkit.cli.failure import CommandFailed
+from meshkit.cli.ingest import find_files
+from meshkit.cli.options import parse_labels
+from meshkit.cli.output import clean, shorten
+from meshkit.cli.progress import STAGES, completion
+from meshkit.cli.providers import api_findings, local_findings
+from meshkit.cli.sse import Event, events
+from meshkit.cli.upload import Upload
+
+# -- files and labels ----------------------------------------------------------------------------
+
+
+def test_a_folder_stands_for_every_file_below_it_but_hidden_ones(tmp_path: Path) -> None:
+    for name in ("a.pdf", "sub/b.md", ".hidden", ".git/config", "sub/.DS_Store"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert find_files([str(tmp_path)]) == [tmp_path / "a.pdf", tmp_path / "sub" / "b.md"]
+
+
+def test_globs_and_names_may_overlap_and_each_file_counts_once(tmp_path: Path) -> None:
+    for name in ("a.pdf", "b.pdf", "c.txt"):
+        (tmp_path / name).touch()
+    found = find_files([str(tmp_path / "*.pdf"), str(tmp_path / "b.pdf"), str(tmp_path / "c.txt")])
+    assert [path.name for path in found] == ["a.pdf", "b.pdf", "c.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "report [final].txt").touch()
+    assert find_files([str(tmp_path / "report [final].txt")])[0].name == "report [final].txt"
+
+
+def test_a_path_that_names_nothing_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="names no file"):
+        find_files([str(tmp_path / "*.pdf")])
+
+
+def test_labels_are_pairs() -> None:
+    assert parse_labels(["a=b", "c=d=e", "f="]) == {"a": "b", "c": "d=e", "f": ""}
+    with pytest.raises(typer.BadParameter):
+        parse_labels(["novalue"])
+    with pytest.raises(typer.BadParameter):
+        parse_labels(["=x"])
+
+
+# -- which mesh, which key -----------------------------------------------------------------------
+
+
+def test_the_key_file_is_never_sent_to_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CITEMESH_API_KEY", raising=False)
+    (tmp_path / "api_key").write_text("ck_local\n")
+    assert Target.find("http://127.0.0.1:9/", tmp_path) == Target("http://127.0.0.1:9", "ck_local")
+    with pytest.raises(CommandFailed, match="API_KEY_MISSING"):
+        Target.find("https://mesh.example.com", tmp_path)
+    with pytest.raises(CommandFailed, match="API_KEY_MISSING"):
+        Target.find("http://127.0.0.1.example.com", tmp_path)
+
+
+def test_the_environment_s_key_wins_and_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITEMESH_API_KEY", "ck_given")
+    (tmp_path / "api_key").write_text("ck_local\n")
+    target = Target.find(None, tmp_path)
+    assert target.key == "ck_given"
+    assert "ck_given" not in repr(target)
+
+
+def test_an_error_of_the_mesh_keeps_its_reason_and_request_id() -> None:
+    import httpx
+
+    problem = {"detail": "No.", "reason": "DOCUMENT_NOT_FOUND", "request_id": "req_1"}
+    with pytest.raises(CommandFailed) as caught:
+        raise_for_problem(httpx.Response(404, json=problem))
+    assert str(caught.value) == "No. [DOCUMENT_NOT_FOUND, request req_1]"
+    with pytest.raises(CommandFailed, match=r"answered 502.*HTTP_502"):
+        raise_for_problem(httpx.Response(502, text="<html>bad gateway</html>"))
+
+
+# -- events --------------------------------------------------------------------------------------
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    lines = [": keep-alive", "", "event: delta", 'data: {"text": "a"}', "", "data: x", "data:y", ""]
+    found = list(events([*lines, "event: cut", "data: never ended"]))
+    assert found == [Event("delta", '{"text": "a"}'), Event("message", "x\ny")]
+
+
+def event(name: str, **data: Any) -> Event:
+    return Event(name, json.dumps(data))
+
+
+def test_an_answer_is_printed_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    done = print_stream(
+        [
+            event("delta", text="Thirty "),
+            event("delta", text="days."),
+            event("done", answer="Thirty days."),
+        ]
+    )
+    assert done["answer"] == "Thirty days."
+    assert capsys.readouterr().out == "Thirty days.\n"
+
+
+def test_an_answer_that_was_changed_by_its_checks_is_printed_again_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_stream(
+        [
+            event("delta", text="Call +49 30 123."),
+            event("retract", start=5, end=15, replacement="[phone]"),
+            event("done", answer="Call [phone]."),
+        ]
+    )
+    shown = capsys.readouterr()
+    assert shown.out.endswith("Call [phone].\n")
+    assert "changed" in shown.err
+
+
+def test_an_answer_that_fails_or_breaks_off_is_a_failure() -> None:
+    with pytest.raises(CommandFailed, match="BUDGET_EXHAUSTED, request req_1"):
+        print_stream([event("error", reason="BUDGET_EXHAUSTED", detail="No.", request_id="req_1")])
+    with pytest.raises(CommandFailed, match="ANSWER_INCOMPLETE"):
+        print_stream([event("delta", text="Thir")])
+
+
+def test_a_document_cannot_drive_the_terminal() -> None:
+    assert clean("a\x1b]0;owned\x07b\x9b2J\tc\nd") == "a]0;ownedb2J\tc\nd"
+    assert shorten("one\n two   three", 9) == "one two…"
+
+
+# -- progress ------------------------------------------------------------------------------------
+
+
+def test_progress_only_grows_from_stage_to_stage() -> None:
+    def at(stage: str, done: int, total: int) -> float:
+        state = {"state": "processing", "stage": stage, "progress": {"done": done, "total": total}}
+        return completion(Upload("x", document=state))
+
+    values = [at(stage, done, 4) for stage in STAGES for done in (0, 2, 4)]
+    assert values == sorted(values)
+    assert 0 == values[0] < values[-1] <= 1
+    assert completion(Upload("x")) == 0
+    assert completion(Upload("x", document={"state": "ready"})) == 1
+
+
+def test_what_went_wrong_with_a_document_is_named() -> None:
+    failed = {"state": "failed", "error": {"reason": "FILE_ENCRYPTED", "detail": "Locked."}}
+    assert Upload("x", document=failed).reason() == ("FILE_ENCRYPTED", "Locked.")
+    refused = Upload("x", failure=CommandFailed("Too big.", "FILE_TOO_LARGE", "req_1"))
+    assert refused.reason() == ("FILE_TOO_LARGE", "Too big. (request req_1)")
+    assert refused.is_over
+    assert Upload("x", document={"state": "ready"}).reason() == ("", "")
+
+
+# -- providers -----------------------------------------------------------------------------------
+
+
+def test_a_local_model_that_did_not_answer_is_said_not_to_work() -> None:
+    hit = {"chunk_id": "c"}
+    good = local_findings({"hits": [hit], "degraded": [], "timings_ms": {"embed": 3.5}})
+    assert [finding.works for finding in good] == [True, True]
+    bad = local_findings({"hits": [hit], "degraded": ["dense", "rerank"], "timings_ms": {}})
+    assert [finding.works for finding in bad] == [False, False]
+
+
+def test_no_api_provider_is_said_to_work_before_its_adapter_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "g-secret")
+    findings = api_findings()
+    assert not any(finding.works for finding in findings)
+    assert "GEMINI_API_KEY is set here" in findings[0].remark
+    assert "g-secret" not in repr(findings)
+
+
+# -- evaluation ----------------------------------------------------------------------------------
+
+IDS = st.lists(st.sampled_from("abcdefghij"), unique=True)
+JUDGED = st.dictionaries(st.sampled_from("abcdefghij"), st.integers(0, 3), min_size=1)
+
+
+def test_metrics_agree_with_a_calculation_by_hand() -> None:
+    judged = {"a": 2, "b": 1, "z": 1}
+    ranked = ["x", "a", "b"]
+    gained = 2 / math.log2(3) + 1 / math.log2(4)
+    ideal = 2 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
+    assert metrics.ndcg(ranked, judged, 10) == pytest.approx(gained / ideal)
+    assert metrics.recall(ranked, judged, 10) == pytest.approx(2 / 3)
+    assert metrics.recall(ranked, judged, 2) == pytest.approx(1 / 3)
+    assert metrics.reciprocal_rank(ranked, judged) == 0.5
+    assert metrics.percentile([1, 2, 3, 4], 0.5) == 2.5
+
+
+@given(IDS, JUDGED)
+def test_metrics_lie_between_nothing_and_all(ranked: list[str], judged: dict[str, int]) -> None:
+    for value in (
+        metrics.ndcg(ranked, judged, 10),
+        metrics.recall(ranked, judged, 10),
+        metrics.reciprocal_rank(ranked, judged),
+    ):
+        assert 0 <= value <= 1
+
+
+@given(JUDGED)
+def test_the_ideal_order_is_worth_one(judged: dict[str, int]) -> None:
+    ranked = sorted(judged, key=lambda name: -judged[name])
+    expected = 1.0 if any(judged.values()) else 0.0
+    assert metrics.ndcg(ranked, judged, 10) == pytest.approx(expected)
+
+
+def write_dataset(directory: Path) -> None:
+    (directory / "qrels").mkdir()
+    corpus = [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "two"}]
+    queries = [{"_id": "q1", "text": "first?"}, {"_id": "q2", "text": "not judged"}]
+    for name, lines in (("corpus", corpus), ("queries", queries)):
+        text = "\n".join(json.dumps(line) for line in lines)
+        (directory / f"{name}.jsonl").write_text(text + "\n")
+    (directory / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+
+
+def test_a_data_set_is_read_with_only_its_judged_queries(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    dataset = beir.load(tmp_path)
+    assert [entry.as_file() for entry in dataset.corpus] == [b"T\n\none\n", b"two\n"]
+    assert dataset.queries == {"q1": "first?"}
+    assert dataset.relevance == {"q1": {"d1": 1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("corpus.jsonl", None, "There is no"),
+        ("corpus.jsonl", "not json\n", "not made of JSON lines"),
+        ("queries.jsonl", '{"_id": "q1"}\n', "lacks"),
+        ("qrels/test.tsv", "a\tb\tscore\nq1\td1\n", "is not query, document, score"),
+        ("qrels/test.tsv", "a\tb\tscore\nq9\td1\t1\n", "has a judgement"),
+    ],
+)
+def test_a_broken_data_set_is_refused_with_the_file_named(
+    tmp_path: Path, name: str, content: str | None, sentence: str
+) -> None:
+    write_dataset(tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(beir.DatasetInvalid, match=sentence):
+        beir.load(tmp_path)
+
+
+def test_passages_of_one_document_count_once_in_a_ranking() -> None:
+    hits = [{"document_id": name} for name in ("doc_2", "doc_1", "doc_2", "doc_elsewhere")]
+    assert ranking(hits, {"doc_1": ["a"], "doc_2": ["b", "c"]}) == ["b", "c", "a"]
+
+
+# -- the program ---------------------------------------------------------------------------------
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CITEMESH_")}
+    return subprocess.run(
+        [sys.executable, "-m", "meshkit.cli", *arguments],
+        cwd=cwd,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("ask",),
+        ("ingest", "missing.pdf"),
+        ("search", "x", "--mode", "sparse"),
+        ("up", "--port", "70000"),
+        ("migrate",),
+        ("reindex",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("ask", "x"), "API_KEY_MISSING"),
+        (("status",), "MESH_NOT_RUNNING"),
+        (("eval", "nowhere"), "DATASET_INVALID"),
+    ],
+)
+def test_a_failure_ends_with_1_a_sentence_and_its_reason(
+    arguments: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert f"[{reason}]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_mesh_that_is_not_there_is_said_not_to_be_there(tmp_path: Path) -> None:
+    done = run("search", "x", "--url", "http://127.0.0.1:9", cwd=tmp_path, CITEMESH_API_KEY="ck_x")
+    assert done.returncode == 1
+    assert "[MESH_UNREACHABLE]" in done.stderr
+    assert "ck_x" not in done.stderr + done.stdout
+
+
+def test_down_without_a_mesh_is_no_failure(tmp_path: Path) -> None:
+    done = run("down", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "No mesh runs" in done.stdout
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from meshkit.cli import app\n"
+        "heavy = {'httpx', 'grpc', 'rich', 'pydantic', 'sqlalchemy', 'asyncpg', 'psutil'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
