@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,11 +55,11 @@ Services net sales increased during the third quarter of 2022 compared to the th
 def test_wrapped_lines_are_one_sentence_and_rows_stand_alone() -> None:
     found = [(flat(unit.of(FILING)), unit.is_row) for unit in units(FILING)]
     assert ("Total net sales 82,959 81,434", True) in found
-    assert (
+    wrapped = (
         "Services net sales increased during the third quarter of 2022 compared to the third "
-        "quarter of 2021 due primarily to higher net sales from advertising.",
-        False,
-    ) in found
+        "quarter of 2021 due primarily to higher net sales from advertising."
+    )
+    assert (wrapped, False) in found
     assert ("Apple Inc. also sold more.", False) in found
     assert ("• Second item", False) in found
 
@@ -66,7 +67,7 @@ def test_wrapped_lines_are_one_sentence_and_rows_stand_alone() -> None:
 @given(st.text(alphabet="aB. \n|1,?!。中", max_size=200))
 def test_units_cover_every_character_that_is_no_space_once(text: str) -> None:
     found = units(text)
-    assert all(left.end <= right.start for left, right in zip(found, found[1:], strict=False))
+    assert all(left.end <= right.start for left, right in pairwise(found))
     assert "".join("".join(unit.of(text).split()) for unit in found) == "".join(text.split())
 
 
