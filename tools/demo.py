@@ -119,6 +119,17 @@ class Mesh:
             self._process.kill()
             self._process.wait()
 
+    def keep_logs(self) -> Path:
+        """Copies the logs to where they stay, for whoever looks into a failure."""
+        target = ROOT / "reports" / "demo"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        shutil.copy2(self._log, target)
+        logs = self._directory / "data" / "logs"
+        if logs.is_dir():
+            shutil.copytree(logs, target, dirs_exist_ok=True)
+        return target
+
     def tail(self, lines: int = 30) -> str:
         """The last lines the mesh wrote."""
         return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-lines:])
@@ -166,7 +177,7 @@ def main() -> int:
     try:
         run(mesh, arguments.documents.resolve(), arguments.question)
     except DemoFailed as failure:
-        print(failure, file=sys.stderr)
+        print(f"{failure}\nAll of its logs are in {mesh.keep_logs()}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopping ...", flush=True)
