@@ -27,7 +27,13 @@ from meshkit.errors import (
 from meshkit.logging import logger
 from meshkit.telemetry import span
 from services.retrieval import neighbours
-from services.retrieval.candidates import Candidates, Viewer, fetch_candidates
+from services.retrieval.candidates import (
+    Candidates,
+    Viewer,
+    Wanted,
+    fetch_candidates,
+    fetch_missing,
+)
 from services.retrieval.fusion import Fused, Fusion, RankedList, fuse
 from services.retrieval.lexical import LexicalHits, LexicalQuery
 from services.retrieval.mixing import mix
@@ -151,7 +157,11 @@ class Searcher:
         lexical = _visible(lexical, candidates)
         fused = self._fuse(query, candidates, lexical)
         run.took("fuse", fusing)
+        best = [item.key for item in fused[: self._shown(query)]]
+        await fetch_missing(self._database, viewer, candidates, best)
         order, opinions = await self._rerank(query, fused, candidates, run)
+        # What was fetched later was checked later: it may have disappeared.
+        order = [item for item in order if item.key in candidates.rows]
         hits = _hits(order[: query.top_k], candidates, lexical, fused, opinions)
         if query.neighbours and hits:
             hits = await self._surround(viewer, hits, query.neighbours, run)
@@ -238,6 +248,13 @@ class Searcher:
     ) -> Candidates:
         if vector is None and lexical is None:
             raise _unavailable()
+        wanted = Wanted(
+            depth=depth,
+            texts=self._shown(query),
+            restrict=query.restrict,
+            dense_weight=self._settings.dense_weight,
+            lexical_weight=self._settings.lexical_weight,
+        )
         started = time.perf_counter()
         try:
             with span("retrieval.dense"):
@@ -245,20 +262,23 @@ class Searcher:
                 found = await fetch_candidates(
                     self._database,
                     viewer,
+                    wanted,
                     space_number=number,
                     vector=vector.vector if vector else None,
-                    depth=depth,
                     lexical_keys=lexical.keys if lexical else [],
-                    restrict=query.restrict,
                 )
         except Unavailable as error:
             raise _unavailable() from error
         finally:
             run.took("dense", started)
-        if vector is not None and number is None and found.rows:
+        if vector is not None and number is None and found.lexical_keys:
             # Words find passages and the space holds none: it was never filled.
             run.degraded.append("dense")
         return found
+
+    def _shown(self, query: Query) -> int:
+        """How many fused hits are read: to be shown or to be reranked."""
+        return max(query.top_k, self._settings.rerank_candidates if query.rerank else 0)
 
     def _fuse(
         self, query: Query, candidates: Candidates, lexical: LexicalHits | None
@@ -278,7 +298,11 @@ class Searcher:
         if not query.rerank or not limit or not fused:
             return fused, {}
         started = time.perf_counter()
-        passages = [(item.key, candidates.rows[item.key]["body"]) for item in fused[:limit]]
+        passages = [
+            (item.key, candidates.rows[item.key]["body"])
+            for item in fused[:limit]
+            if item.key in candidates.rows
+        ]
         seconds = _share(self._settings.rerank_seconds, self._settings.rerank_share)
         try:
             opinion = await self._reranker.score(query.text, passages, seconds=seconds)
@@ -323,14 +347,11 @@ def _share(longest: float, share: float) -> float:
 
 def _visible(lexical: LexicalHits | None, candidates: Candidates) -> LexicalHits | None:
     """The lexical list without what Postgres did not let pass."""
-    if lexical is None:
-        return None
-    kept = [
-        (key, score)
-        for key, score in zip(lexical.keys, lexical.scores, strict=True)
-        if key in candidates.rows
-    ]
-    return LexicalHits([key for key, _ in kept], [score for _, score in kept])
+    if lexical is None or len(lexical.keys) == len(candidates.lexical_keys):
+        return lexical
+    scores = dict(zip(lexical.keys, lexical.scores, strict=True))
+    keys = list(candidates.lexical_keys)
+    return LexicalHits(keys, [scores[key] for key in keys])
 
 
 def _hits(

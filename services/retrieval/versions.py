@@ -15,6 +15,7 @@ from typing import Any
 
 from meshkit.database.pool import Connection, Database
 from meshkit.errors import Fenced, Precondition
+from services.retrieval.deletion import Purge, delete_chunks, purge_project
 from services.retrieval.lexical import VersionKey
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.passages import (
@@ -108,14 +109,6 @@ class Removal:
     corpus_epoch: int
     removed: bool
     """False when the document was not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Purge:
-    """The receipt of a purge."""
-
-    chunks: int
-    documents: int
 
 
 class Corpus:
@@ -282,32 +275,9 @@ class Corpus:
 
     async def purge(self, project_id: str) -> Purge:
         """Removes everything of a project, from Postgres and from the lexical index."""
-        async with self._database.project(project_id) as connection:
-            for row in await connection.fetch("SELECT number FROM retrieval.space_table"):
-                await _delete(connection, f"dense_{row['number']:d}", project_id)
-            chunks = await _delete(connection, "chunk", project_id)
-            documents = await _delete(connection, "document", project_id)
-            for table in (
-                "document_version",
-                "retired_version",
-                "applied_request",
-                "project_state",
-                "lexical_outbox",
-            ):
-                await _delete(connection, table, project_id)
-            await connection.execute(QUEUE, project_id, "", 0)
+        receipt = await purge_project(self._database, project_id)
         await self._projection.reach(VersionKey(project_id, "", 0))
-        return Purge(chunks=chunks, documents=documents)
-
-
-async def delete_chunks(connection: Connection, keys: Sequence[int]) -> None:
-    """Deletes chunks of the connection's project with their vectors in every space."""
-    for row in await connection.fetch("SELECT number FROM retrieval.space_table"):
-        await connection.execute(
-            f"DELETE FROM retrieval.dense_{row['number']:d} WHERE chunk_key = ANY ($1)",  # noqa: S608 - our own names
-            keys,
-        )
-    await connection.execute("DELETE FROM retrieval.chunk WHERE id = ANY ($1)", keys)
+        return receipt
 
 
 async def _lock(connection: Connection, project_id: str, version: Version) -> Any:
@@ -378,14 +348,6 @@ async def _epoch(connection: Connection, project_id: str) -> int:
         "SELECT corpus_epoch FROM retrieval.project_state WHERE project_id = $1", project_id
     )
     return epoch or 0
-
-
-async def _delete(connection: Connection, table: str, project_id: str) -> int:
-    done = await connection.execute(
-        f"DELETE FROM retrieval.{table} WHERE project_id = $1",  # noqa: S608 - our own names
-        project_id,
-    )
-    return int(done.rpartition(" ")[2])
 
 
 def _record(draft: ChunkDraft, place: int) -> dict[str, object]:

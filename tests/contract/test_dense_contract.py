@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.retrieval.candidates import Viewer, fetch_candidates
+from services.retrieval.candidates import Viewer, Wanted, fetch_candidates
 from services.retrieval.passages import Filter, Vectors
 from services.retrieval.spaces import SpaceTables
 from tests.contract.retrieval_room import Room, open_room, project_id
@@ -48,13 +48,13 @@ class Corpus:
         found = await fetch_candidates(
             self.room.database,
             Viewer(self.projects[name], principals),
+            Wanted(DEPTH, 10, Filter(**restrict), 1.0, 1.0),
             space_number=self.number,
             vector=query,
-            depth=DEPTH,
             lexical_keys=[],
-            restrict=Filter(**restrict),
         )
-        return found.dense_keys, found.similarities
+        assert set(found.rows) == set(found.dense_keys[:10])
+        return list(found.dense_keys), list(found.similarities)
 
 
 @pytest.fixture(scope="module")

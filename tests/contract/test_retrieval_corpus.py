@@ -261,7 +261,8 @@ async def test_the_runtime_role_sees_no_row_without_a_project(room: Room, projec
             await connection.execute("DELETE FROM retrieval.space_table")
         # A search leaves no project behind on its connection.
         await connection.fetch(
-            "SELECT * FROM retrieval.search_lexical($1, '{}', '{}', NULL, NULL, NULL, NULL)",
+            "SELECT * FROM retrieval.search_lexical"
+            "($1, '{}', 5, 1, 1, '{}', NULL, NULL, NULL, NULL)",
             project,
         )
         assert await connection.fetchval("SELECT count(*) FROM retrieval.chunk") == 0

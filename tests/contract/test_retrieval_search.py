@@ -209,3 +209,15 @@ async def test_the_epoch_tells_every_change(room: Room, project: str) -> None:
     await room.corpus.remove(project, "doc_2", 2, "request-9")
     epochs.append((await room.search(project, "policy")).corpus_epoch)
     assert epochs == [1, 2, 3]
+
+
+async def test_hits_that_another_fusion_prefers_are_read_too(room: Room) -> None:
+    """Postgres sends the texts that plain reciprocal rank puts first; here others are."""
+    many = project_id()
+    await room.add(many, "doc_1", [f"common word{n} " + "filler " * n for n in range(60)])
+    query = Query("common word7 word8 filler", fusion=Fusion.MIN_MAX, rerank=False, top_k=5)
+    hits = (await room.search(many, query)).hits
+    assert len(hits) == 5
+    plain = (await room.search(many, replace(query, fusion=Fusion.RRF))).hits
+    assert {hit.chunk.chunk_id for hit in hits} != {hit.chunk.chunk_id for hit in plain}
+    assert all(hit.chunk.text.startswith("common") for hit in hits)

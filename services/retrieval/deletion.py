@@ -1,0 +1,62 @@
+"""Deleting rows for good: some chunks of a version, or everything of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshkit.database.pool import Connection, Database
+
+BESIDE_CHUNKS = (
+    "document_version",
+    "retired_version",
+    "applied_request",
+    "project_state",
+    "lexical_outbox",
+)
+"""Tables with project rows that a receipt does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """The receipt of a purge."""
+
+    chunks: int
+    documents: int
+
+
+async def purge_project(database: Database, project_id: str) -> Purge:
+    """Deletes every row of a project, and queues the same for the lexical index."""
+    async with database.project(project_id) as connection:
+        for table in await _dense_tables(connection):
+            await _delete(connection, table, project_id)
+        chunks = await _delete(connection, "chunk", project_id)
+        documents = await _delete(connection, "document", project_id)
+        for table in BESIDE_CHUNKS:
+            await _delete(connection, table, project_id)
+        await connection.execute(
+            "INSERT INTO retrieval.lexical_outbox (project_id, document_id, version) "
+            "VALUES ($1, '', 0)",
+            project_id,
+        )
+    return Purge(chunks=chunks, documents=documents)
+
+
+async def delete_chunks(connection: Connection, keys: Sequence[int]) -> None:
+    """Deletes chunks of the connection's project with their vectors in every space."""
+    for table in await _dense_tables(connection):
+        statement = f"DELETE FROM retrieval.{table} WHERE chunk_key = ANY ($1)"  # noqa: S608
+        await connection.execute(statement, keys)
+    await connection.execute("DELETE FROM retrieval.chunk WHERE id = ANY ($1)", keys)
+
+
+async def _dense_tables(connection: Connection) -> list[str]:
+    rows = await connection.fetch("SELECT number FROM retrieval.space_table")
+    return [f"dense_{row['number']:d}" for row in rows]
+
+
+async def _delete(connection: Connection, table: str, project_id: str) -> int:
+    """Deletes the project's rows of one of our own tables; returns how many."""
+    statement = f"DELETE FROM retrieval.{table} WHERE project_id = $1"  # noqa: S608
+    done = await connection.execute(statement, project_id)
+    return int(done.rpartition(" ")[2])
