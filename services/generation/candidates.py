@@ -134,6 +134,23 @@ def _clip(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+_ASKS_WHY = re.compile(
+    r"\b(?:why|how (?:did|does|do|has|have)|explain|reasons?|warum|wieso)\b", re.IGNORECASE
+)
+
+
+def is_named_row(question: str, candidate: Candidate) -> bool:
+    """Whether the candidate is a row of figures whose label the question names in full.
+
+    Cross-encoders are trained on prose and place "Total net sales 82,959 81,434" behind any
+    sentence about net sales; to "what were the total net sales" it is the answer.
+    """
+    if not candidate.is_row or _ASKS_WHY.search(question):
+        return False
+    label = {term for term in terms(candidate.text) if not term[0].isdigit()}
+    return bool(label) and label <= set(terms(question))
+
+
 def coverage(question: str, candidate: Candidate) -> float:
     """Share of the question's words that the sentence or the place it stands at holds, 0 to 1."""
     wanted = set(terms(question))

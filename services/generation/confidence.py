@@ -19,6 +19,8 @@ class Thresholds:
     """Best sentence below it: the sources do not answer the question."""
     companion_gap: float = 4.0
     """A second sentence is shown when it scores at most so much less than the first."""
+    named_row_bonus: float = 5.0
+    """Added to the logit of a row whose label the question names, when sentences are ranked."""
     verified_logit: float = 6.0
     """Best sentence at or above it: one signal for VERIFIED."""
     verified_similarity: float = 0.65

@@ -12,7 +12,7 @@ from typing import Protocol
 from meshkit.errors import MeshError
 from meshkit.logging import logger
 from services.generation.answers import Draft, Quote, Usage
-from services.generation.candidates import Candidate, candidates, coverage, flat
+from services.generation.candidates import Candidate, candidates, coverage, flat, is_named_row
 from services.generation.confidence import Thresholds
 from services.generation.generator import NOT_FOUND
 from services.generation.passages import Passage
@@ -83,7 +83,7 @@ class ExtractiveGenerator:
             else:
                 usage = scores.usage
                 evidence = max(scores.logits.values(), default=None)
-                chosen = self._by_scores(found, scores.logits)
+                chosen = self._by_scores(question, found, scores.logits)
                 if not scores.logits:
                     degraded = ("rerank",)
                     chosen = self._by_words(question, found)
@@ -104,13 +104,19 @@ class ExtractiveGenerator:
         )
         yield Draft(quotes, evidence, False, usage, degraded)
 
-    def _by_scores(self, found: Sequence[Candidate], logits: dict[int, float]) -> list[Candidate]:
-        order = sorted(logits, key=lambda index: -logits[index])
-        if not order or logits[order[0]] < self._thresholds.answer_logit:
+    def _by_scores(
+        self, question: str, found: Sequence[Candidate], logits: dict[int, float]
+    ) -> list[Candidate]:
+        limits = self._thresholds
+        if max(logits.values(), default=float("-inf")) < limits.answer_logit:
             return []
-        best = logits[order[0]]
-        floor = max(self._thresholds.answer_logit, best - self._thresholds.companion_gap)
-        return [found[index] for index in order[:2] if logits[index] >= floor]
+        worth = {
+            index: logit + limits.named_row_bonus * is_named_row(question, found[index])
+            for index, logit in logits.items()
+        }
+        order = sorted(worth, key=lambda index: (-worth[index], index))
+        floor = max(limits.answer_logit, worth[order[0]] - limits.companion_gap)
+        return [found[index] for index in order[:2] if worth[index] >= floor]
 
     def _by_words(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
         """Without scores: the sentence that shares most with the question, if it is enough."""

@@ -1,0 +1,106 @@
+"""The local answerer quotes what scores best, says so when nothing does, and never invents."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from meshkit.errors import Unavailable
+from services.generation.answers import Draft
+from services.generation.extractive import ExtractiveGenerator, Scores
+from services.generation.generator import NOT_FOUND
+from services.generation.passages import Chunk, Location, Passage
+
+
+class Opinion:
+    """A scorer whose logits are looked up by a word of the sentence."""
+
+    def __init__(self, logits: dict[str, float], *, fails: bool = False) -> None:
+        self._logits = logits
+        self._fails = fails
+        self.asked: list[str] = []
+
+    async def score(self, question: str, texts: Sequence[str], *, seconds: float) -> Scores:
+        assert question
+        assert seconds > 0
+        self.asked += texts
+        if self._fails:
+            raise Unavailable("SERVICE_UNAVAILABLE", "Gone.")
+        found = {
+            index: logit
+            for index, text in enumerate(texts)
+            for word, logit in self._logits.items()
+            if word in text
+        }
+        return Scores(found, ())
+
+
+def passage(marker: str, text: str) -> Passage:
+    location = Location(page=1, page_end=1, headings=("Leave",), end=len(text))
+    return Passage(marker, Chunk(f"d.1.{marker}", "d", 1, int(marker), "Book", text, location), 1.0)
+
+
+async def written(
+    scorer: Opinion, passages: Sequence[Passage], question: str = "What is the leave?", **more: int
+) -> tuple[str, Draft]:
+    generator = ExtractiveGenerator(scorer, limit=more.pop("limit", 14))
+    tokens = more.pop("max_tokens", 1024)
+    pieces = [
+        piece async for piece in generator.write(question, passages, max_tokens=tokens, seconds=5)
+    ]
+    draft = pieces.pop()
+    assert isinstance(draft, Draft)
+    return "".join(str(piece) for piece in pieces), draft
+
+
+TEXT = "Offices open at nine. Annual leave is thirty days. Unused leave expires in March."
+
+
+async def test_the_two_best_sentences_stand_in_reading_order() -> None:
+    text, draft = await written(Opinion({"thirty": 6.0, "expires": 7.0}), [passage("1", TEXT)])
+    assert text == "Annual leave is thirty days. [1] Unused leave expires in March. [1]"
+    assert [quote.text in TEXT for quote in draft.quotes] == [True, True]
+    assert draft.evidence == 7.0
+
+
+async def test_a_second_sentence_far_behind_is_left_out() -> None:
+    text, _ = await written(Opinion({"thirty": 8.0, "expires": 3.0}), [passage("1", TEXT)])
+    assert text == "Annual leave is thirty days. [1]"
+
+
+async def test_when_nothing_scores_the_answer_says_so() -> None:
+    text, draft = await written(Opinion({"thirty": -3.0, "nine": -9.0}), [passage("1", TEXT)])
+    assert (text, draft.abstained, draft.quotes) == (NOT_FOUND, True, ())
+    text, draft = await written(Opinion({}), [])
+    assert (text, draft.abstained) == (NOT_FOUND, True)
+
+
+async def test_the_scorer_reads_where_a_sentence_stands_and_no_more_than_the_limit() -> None:
+    scorer = Opinion({})
+    await written(scorer, [passage("1", TEXT)], limit=2)
+    assert len(scorer.asked) == 2
+    assert "Book - Leave: Annual leave is thirty days." in scorer.asked
+
+
+async def test_a_row_the_question_names_comes_before_prose_about_it() -> None:
+    table = "Products 63,355 63,948\nTotal net sales 82,959 81,434\n\nNet sales rose a lot in all."
+    scorer = Opinion({"82,959": 4.0, "rose": 8.5, "63,355": 3.9})
+    text, _ = await written(scorer, [passage("1", table)], "What were the total net sales?")
+    assert text.startswith("Total net sales 82,959 81,434 [1]")
+    text, _ = await written(scorer, [passage("1", table)], "Why did total net sales rise?")
+    assert text == "Net sales rose a lot in all. [1]"
+
+
+async def test_without_scores_the_best_words_answer_or_nothing_does() -> None:
+    text, draft = await written(Opinion({}, fails=True), [passage("1", TEXT)], "annual leave days")
+    assert text == "Annual leave is thirty days. [1]"
+    assert draft.degraded == ("rerank",)
+    assert draft.evidence is None
+    text, draft = await written(Opinion({}, fails=True), [passage("1", TEXT)], "football in Brazil")
+    assert draft.abstained
+
+
+@pytest.mark.parametrize(("tokens", "sentences"), [(20, 2), (10, 1)])
+async def test_an_answer_is_shortened_by_whole_sentences(tokens: int, sentences: int) -> None:
+    scorer = Opinion({"thirty": 7.0, "expires": 6.0})
+    text, _ = await written(scorer, [passage("1", TEXT)], max_tokens=tokens)
+    assert text.count("[1]") == sentences
