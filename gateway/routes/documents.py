@@ -325,7 +325,10 @@ async def read_chunks(
     page_token: Annotated[str, Query(max_length=1024)] = "",
 ) -> Response:
     """Chunks of the live version in reading order; empty while there is none."""
-    found = await mesh_of(request).retrieval.ReadChunks(
+    mesh = mesh_of(request)
+    # Retrieval knows live versions only; whether the document exists is ingestion's to say.
+    await mesh.ingestion.GetDocument(ingestion_v1.GetDocumentRequest(document_id=document_id))
+    found = await mesh.retrieval.ReadChunks(
         retrieval_v1.ReadChunksRequest(
             document_id=document_id, page_size=page_size, page_token=page_token
         )

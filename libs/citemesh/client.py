@@ -18,7 +18,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -87,7 +86,7 @@ class Mesh:
             if time.time() > self._expires - RENEW_SECONDS:
                 answer = await asyncio.to_thread(self._exchange)
                 self._token = answer["token"]
-                self._expires = datetime.fromisoformat(answer["expires_at"]).timestamp()
+                self._expires = float(answer["expires_at"])
                 self._addresses = {**answer.get("services", {}), **self._addresses}
         return self._token
 

@@ -41,9 +41,7 @@ def statements() -> list[str]:
             f"GRANT {owner} TO CURRENT_USER",
             f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {owner}",
         ]
-        lines += [
-            f"GRANT USAGE ON SCHEMA {schema.name} TO {role}" for role in readers(schema.name)
-        ]
+        lines += [f"GRANT USAGE ON SCHEMA {schema.name} TO {role}" for role in readers(schema.name)]
     return lines
 
 

@@ -32,6 +32,9 @@ UNREACHABLE = (
 )
 """What Postgres being away, starting or restarting looks like."""
 
+ACQUIRE_SECONDS = 5.0
+"""Longest wait for a free connection."""
+
 
 class RoleUnsafe(RuntimeError):
     """The database role would see through row-level security."""
@@ -95,13 +98,25 @@ class Database:
         """A connection that sees no project, for functions that name theirs.
 
         Raises:
-            Unavailable: DATABASE_UNAVAILABLE when Postgres is away.
+            Unavailable: DATABASE_UNAVAILABLE when Postgres is away, DATABASE_BUSY
+                when no connection comes free.
         """
         try:
-            async with self._pool.acquire(timeout=5) as connection:
-                yield connection
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise Unavailable(
+                "DATABASE_BUSY",
+                "All connections to the database are in use; try again shortly.",
+                retry_after=1.0,
+            ) from error
         except UNREACHABLE as error:
             raise unavailable() from error
+        try:
+            yield connection
+        except UNREACHABLE as error:
+            raise unavailable() from error
+        finally:
+            await self._pool.release(connection)
 
     @asynccontextmanager
     async def project(self, project_id: str) -> AsyncIterator[Connection]:

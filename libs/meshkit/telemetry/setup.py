@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opentelemetry import metrics, trace
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
-from prometheus_client import start_http_server
 
 from meshkit.ids import new_id
-from meshkit.telemetry.file_exporter import FileSpanExporter
 
 ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -67,18 +62,27 @@ def configure(
         tracers = TracerProvider(resource=resource)
     else:
         tracers = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_OFF))
+    readers: list[MetricReader] = []
+    # Exporters are imported where they are used: they take a third of the time a
+    # process needs to start, and a process that died must be back within seconds.
     if otlp:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     if trace_file:
+        from meshkit.telemetry.file_exporter import FileSpanExporter
+
         tracers.add_span_processor(BatchSpanProcessor(FileSpanExporter(trace_file)))
     trace.set_tracer_provider(tracers)
-
-    readers: list[MetricReader] = []
-    if otlp:
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     if metrics_listen or prometheus:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
         readers.append(PrometheusMetricReader())
     if metrics_listen:
+        from prometheus_client import start_http_server
+
         host, _, port = metrics_listen.rpartition(":")
         start_http_server(int(port), addr=host or "127.0.0.1")
     meters = MeterProvider(metric_readers=readers, resource=resource) if readers else None
