@@ -31,16 +31,14 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
-) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; a cell may be any value, `None` is empty."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(*columns, box=box.SIMPLE, title=title, title_justify="left", pad_edge=False)
+    grid = Table(*columns, box=box.SIMPLE, pad_edge=False)
     for row in rows:
         grid.add_row(*(Text("" if cell is None else clean(cell)) for cell in row))
     console = Console(soft_wrap=False)

@@ -124,8 +124,10 @@ def _readiness(url: str) -> dict[str, Any]:
 
 def _print_readiness(content: dict[str, Any]) -> None:
     for name, value in content.items():
-        if name != "status" and value not in (None, [], {}, ""):
-            print(f"{name}: {value}")
+        if name in ("status", "parts") or value in (None, [], {}, ""):
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name}: {shown}")
 
 
 def remote_status(url: str, *, as_json: bool) -> None:
@@ -140,6 +142,10 @@ def remote_status(url: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"url": url, "readiness": content})
     else:
-        table(("part", "state"), [(name, value) for name, value in content.items()])
+        parts = content.get("parts") or {}
+        rows = [(name, "ready" if there else "missing") for name, there in parts.items()]
+        print(f"{url}: {content.get('status', 'unknown')}")
+        table(("part", "state"), rows)
+        _print_readiness(content)
     if not response.is_success:
         raise CommandFailed(f"The mesh at {url} is not ready.", "NOT_READY")
