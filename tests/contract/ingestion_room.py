@@ -282,9 +282,7 @@ class Ingestion:
             )
             return [response.document async for response in stream]
 
-    async def settled(
-        self, document_id: str, caller: RequestContext | None = None
-    ) -> v1.Document:
+    async def settled(self, document_id: str, caller: RequestContext | None = None) -> v1.Document:
         """The document once it is ready or failed."""
         return (await self.watched(document_id, caller))[-1]
 
@@ -328,4 +326,6 @@ async def open_room(postgres: Any, directory: Path) -> AsyncIterator[Room]:
 def text_of(sentences: int, topic: str = "") -> bytes:
     """A text of its own, of as many sentences, about twelve tokens each."""
     topic = topic or new_id("topic")
-    return " ".join(f"Sentence {n} of {topic} says a little more." for n in range(sentences)).encode()
+    return " ".join(
+        f"Sentence {n} of {topic} says a little more." for n in range(sentences)
+    ).encode()

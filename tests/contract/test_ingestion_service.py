@@ -78,7 +78,8 @@ async def test_chunks_carry_place_vector_and_the_guardrails_findings(
     chunks = room.retrieval.chunks[document.id, 1].values()
     for chunk in chunks:
         assert text[chunk.location.start : chunk.location.end] == chunk.text
-        assert chunk.vector and chunk.token_count <= 40
+        assert chunk.vector
+        assert chunk.token_count <= 40
         assert list(chunk.flags) == (["ignore_instructions"] if "ignore" in chunk.text else [])
     assert {tuple(chunk.location.headings) for chunk in chunks} == {("Rules",), ("Trick",)}
 
@@ -210,18 +211,16 @@ async def test_who_may_not_see_a_document_is_told_that_there_is_none(
         with acting_as(caller):
             listed = await ingestion.stub.ListDocuments(v1.ListDocumentsRequest(), timeout=10)
             assert not listed.documents
+            request = v1.ReprocessDocumentRequest(document_id=document.id, request_id=new_id("req"))
             with pytest.raises(NotFound):
-                request = v1.ReprocessDocumentRequest(
-                    document_id=document.id, request_id=new_id("req")
-                )
                 await ingestion.stub.ReprocessDocument(request, timeout=10)
 
 
 async def test_scopes_decide_what_a_caller_may_do(ingestion: Ingestion) -> None:
     with pytest.raises(PermissionDenied):
         await ingestion.upload(text_of(2), caller=ingestion.caller(scopes=["read"]))
+    request = v1.PurgeProjectRequest(project_id=ingestion.project_id)
     with acting_as(ingestion.caller()), pytest.raises(PermissionDenied):
-        request = v1.PurgeProjectRequest(project_id=ingestion.project_id)
         await ingestion.stub.PurgeProject(request, timeout=10)
     with acting_as(ingestion.caller(scopes=["admin"])), pytest.raises(PermissionDenied):
         await ingestion.stub.PurgeProject(v1.PurgeProjectRequest(project_id="prj_x"), timeout=10)
@@ -339,9 +338,7 @@ async def test_a_deletion_wins_over_the_worker(room: Room, ingestion: Ingestion)
     assert document.id not in room.retrieval.live
 
 
-async def test_an_export_holds_every_document_and_chunk(
-    room: Room, ingestion: Ingestion
-) -> None:
+async def test_an_export_holds_every_document_and_chunk(room: Room, ingestion: Ingestion) -> None:
     names = set()
     for allow in ([], ["group:hr"]):
         hr = ingestion.caller("group:hr")

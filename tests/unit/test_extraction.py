@@ -41,7 +41,11 @@ def pdf(*pages: str, encrypt: bool = False) -> bytes:
     trailer = b""
     if encrypt:
         objects.append(
-            b"<< /Filter /Standard /V 1 /R 2 /P -4 /O <" + b"41" * 32 + b"> /U <" + b"42" * 32 + b"> >>"
+            b"<< /Filter /Standard /V 1 /R 2 /P -4 /O <"
+            + b"41" * 32
+            + b"> /U <"
+            + b"42" * 32
+            + b"> >>"
         )
         trailer = f" /Encrypt {len(objects)} 0 R /ID [<00> <00>]".encode()
     out = io.BytesIO(b"%PDF-1.4\n")
@@ -178,18 +182,18 @@ async def test_cancelling_an_extraction_leaves_no_process_behind(tmp_path: Path)
     path = tmp_path / "blob"
     path.write_bytes(pdf(*["Title\n" + "line of text\n" * 40] * 800))
     seen: list[asyncio.subprocess.Process] = []
+    started = asyncio.Event()
     create = asyncio.create_subprocess_exec
 
     async def spying(*arguments, **options):
         seen.append(await create(*arguments, **options))
+        started.set()
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio, "create_subprocess_exec", spying)
         task = asyncio.create_task(runner.extract(path, "long.pdf", Limits()))
-        async with asyncio.timeout(10):
-            while not seen:
-                await asyncio.sleep(0.001)
+        await asyncio.wait_for(started.wait(), 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -68,7 +68,8 @@ def test_the_type_comes_from_the_content_and_only_text_formats_from_the_name(
 
 
 @pytest.mark.parametrize(
-    "head", [b"\x89PNG\r\n\x1a\n", b"MZ\x90\x00", b"{\\rtf1 x}", b"\x1f\x8b\x08", b"\x00\x01\x02" * 9]
+    "head",
+    [b"\x89PNG\r\n\x1a\n", b"MZ\x90\x00", b"{\\rtf1 x}", b"\x1f\x8b\x08", b"\x00\x01\x02" * 9],
 )
 def test_what_cannot_be_read_is_named_at_its_first_bytes(head: bytes) -> None:
     with pytest.raises(FileRefused) as refused:
@@ -82,7 +83,9 @@ def test_a_character_cut_in_half_by_the_end_of_the_head_is_no_garbage() -> None:
 
 
 def test_markdown_keeps_its_text_and_shows_its_headings() -> None:
-    text = "---\na: b\n---\n# One\n\nUnder\n-----\ntext\n\n```\n# not a heading\n```\n### Deep ###\n"
+    text = (
+        "---\na: b\n---\n# One\n\nUnder\n-----\ntext\n\n```\n# not a heading\n```\n### Deep ###\n"
+    )
     found = markdown.extract(text)
     assert found.text == text
     assert [(h.level, h.title) for h in found.headings] == [(1, "One"), (2, "Under"), (3, "Deep")]
@@ -98,10 +101,14 @@ def test_html_keeps_text_in_order_without_scripts_and_with_rows_on_lines() -> No
   c</pre><p>unclosed <div>end"""
     found = html.extract(page)
     assert found.title == "Annual & report"
-    assert "evil" not in found.text and "Home" not in found.text and "p{}" not in found.text
+    assert "evil" not in found.text
+    assert "Home" not in found.text
+    assert "p{}" not in found.text
     assert "Year | Sales\n2022 | 82,959" in found.text
-    assert "Hello bold world" in found.text and "- first\n- second" in found.text
-    assert "loose\ntext" in found.text and "a  b\n  c" in found.text
+    assert "Hello bold world" in found.text
+    assert "- first\n- second" in found.text
+    assert "loose\ntext" in found.text
+    assert "a  b\n  c" in found.text
     assert [(h.level, h.title) for h in found.headings] == [(1, "One"), (2, "Two")]
     assert all(found.text[h.start : h.end] == h.title for h in found.headings)
 
