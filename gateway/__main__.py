@@ -49,12 +49,18 @@ def listen(address: str) -> socket.socket:
     host = host.strip("[]")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+        # asyncio turns Nagle's algorithm off only for sockets that say TCP, which
+        # `socket.create_server` does not: every answer took 40 ms more.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+        listener.listen(BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "it is no host:port"
         raise SettingsInvalid(
             f"CITEMESH_GATEWAY_LISTEN is {address}, where it cannot listen: {reason}."
         ) from None
+    return listener
 
 
 def server(settings: GatewaySettings, slot: Slot) -> _Server:

@@ -22,10 +22,11 @@ from gateway.routes import (
 from gateway.security import Cors
 from gateway.settings import GatewaySettings, words
 
+# Routes are tried in this order: the one where every microsecond counts comes first.
 ROUTERS = (
-    documents.router,
     search.router,
     answers.router,
+    documents.router,
     feedback.router,
     tokens.router,
     usage.router,

@@ -36,9 +36,9 @@ _FIELD_BYTES = 64 * 1024
 _FORM_BYTES = 1024 * 1024
 """What a form may have beside its file: boundaries, headers and fields."""
 _MESSAGE_BYTES = 256 * 1024
-LINGER_SECONDS = 2.0
-"""How long the rest of a refused upload is read and thrown away. A client that is
-still sending when the connection closes may never see why."""
+LINGER_SECONDS = 30.0
+"""How long the rest of a refused upload is read and thrown away, after the answer was
+sent. A client that is still sending when the connection closes may never read why."""
 
 
 @dataclass(slots=True)

@@ -1,9 +1,8 @@
-"""A real gateway on a real port with a real database; only the services behind it are stood in for."""
+"""A real gateway on a real port with a real database; the services behind it are stood in for."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import pytest
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
 from citemesh.retrieval import v1 as retrieval_v1
+from gateway.__main__ import listen
 from gateway.__main__ import server as http_server
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
@@ -69,6 +69,7 @@ class Services(
         self.streams: dict[str, Stream] = {}
         self.uploads: list[Uploaded] = []
         self.keep_content = True
+        self.upload_under_way = asyncio.Event()
 
     def clear(self) -> None:
         """Forgets what was told and what was asked."""
@@ -94,6 +95,7 @@ class Services(
                     found.ended = True
                 else:
                     found.size += len(message.data)
+                    self.upload_under_way.set()
                     found.largest = max(found.largest, len(message.data))
                     if self.keep_content:
                         found.content += message.data
@@ -243,7 +245,7 @@ async def run_gateway(
         addresses={"retrieval": address},
     )
     slot = Slot(Readiness(), mesh)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1:0")
     port = listener.getsockname()[1]
     http = http_server(settings, slot)
     serving = asyncio.create_task(http.serve([listener]))
@@ -277,7 +279,7 @@ def gateway(running_gateway: Gateway) -> Gateway:
 def start_gateway(
     database: Database, backend: tuple[Services, str], keyring: Path
 ) -> Callable[..., Any]:
-    """Starts a gateway with other settings: `async with start_gateway(key_limit=...) as gateway`."""
+    """Starts a gateway with other settings: `async with start_gateway(key_limit=...) as g`."""
 
     def start(**changed: Any) -> Any:
         return run_gateway(database, backend, keyring, **changed)

@@ -147,7 +147,7 @@ async def test_every_response_has_the_security_headers(gateway: Any) -> None:
 async def test_only_allowed_origins_may_call(start_gateway: Any) -> None:
     async with (
         start_gateway(
-            **{"CITEMESH_ALLOWED_ORIGINS": "https://app.example, https://other.example"}
+            CITEMESH_ALLOWED_ORIGINS="https://app.example, https://other.example"
         ) as gateway,
         gateway.client() as client,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from gateway.__main__ import listen
 
 
 def free_port() -> int:
@@ -147,6 +150,23 @@ def test_a_port_that_is_taken_is_refused(
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 2, output
     assert "Address already in use" in output
+
+
+async def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+    listener, accepted = listen("127.0.0.1:0"), asyncio.Event()
+    delays: list[int] = []
+
+    def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        accepted.set()
+
+    async with await asyncio.start_server(look, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        await accepted.wait()
+        writer.close()
+    assert delays == [1]
 
 
 def test_the_bootstrap_command_writes_a_key(environment: dict[str, str], tmp_path: Path) -> None:

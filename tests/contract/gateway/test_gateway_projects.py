@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import uuid
 from collections.abc import AsyncIterator
@@ -229,7 +228,7 @@ async def test_bootstrap_makes_a_project_and_a_key_once(
     file, called = tmp_path / "new" / "api.key", name()
     project, made = await bootstrap(database, called, file)
     assert made
-    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     secret = file.read_text().strip()
     assert await bootstrap(database, called, file) == (project, False)
     assert file.read_text().strip() == secret

@@ -136,7 +136,7 @@ async def test_a_form_that_breaks_off_is_never_taken_for_the_whole(
 async def test_a_client_that_goes_away_leaves_no_half_file(gateway: Any) -> None:
     head = b"".join(FIELDS) + FILE[:300_000]
     key = await gateway.key("write")
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(
         f"POST /v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: {TYPE['Content-Type']}\r\nContent-Length: 5000000\r\n\r\n".encode()
@@ -144,8 +144,7 @@ async def test_a_client_that_goes_away_leaves_no_half_file(gateway: Any) -> None
     )
     await writer.drain()
     async with asyncio.timeout(10):
-        while not (gateway.services.uploads and gateway.services.uploads[0].size):
-            await asyncio.sleep(0.01)
+        await gateway.services.upload_under_way.wait()
         writer.close()
         await gateway.services.uploads[0].closed.wait()
     assert not gateway.services.uploads[0].ended
