@@ -268,6 +268,17 @@ async def test_the_runtime_role_sees_no_row_without_a_project(room: Room, projec
         assert await connection.fetchval("SELECT count(*) FROM retrieval.chunk") == 0
 
 
+async def test_row_security_binds_the_owner_of_the_tables_too(room: Room, project: str) -> None:
+    await room.add(project, "doc_1", ["so that a dense table exists"])
+    tables = await room.owner.fetch(
+        "SELECT k.relname, k.relrowsecurity AND k.relforcerowsecurity AS forced FROM pg_class k "
+        "JOIN pg_attribute a ON a.attrelid = k.oid AND a.attname = 'project_id' "
+        "WHERE k.relnamespace = 'retrieval'::regnamespace AND k.relkind = 'r'"
+    )
+    assert len(tables) > 7
+    assert [row["relname"] for row in tables if not row["forced"]] == []
+
+
 async def test_a_row_cannot_be_written_into_another_project(room: Room, project: str) -> None:
     async with room.database.project(project) as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
