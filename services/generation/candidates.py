@@ -54,6 +54,9 @@ _COMMON_WORDS = """
     will with der die das und in zu wie was wer wo wann ist sind ein eine"""
 _COMMON = frozenset(_COMMON_WORDS.split())
 _MINIMUM_CHARACTERS = 12
+_ENDS_IN_PAGE = re.compile(r"\|\s*(?:page\s*)?\d{1,4}$")
+_DIGITS = re.compile(r"\d+")
+_NAME = re.compile(r"(?<=[\w,)'’\"”] )[A-Z][\w&-]*[^\W\d_][\w&-]*")
 
 
 def flat(text: str) -> str:
@@ -105,17 +108,36 @@ def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[C
 def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
     seen: set[str] = set()
     order = 0
+    running = _running_lines(passages)
     for passage in passages:
         for unit in units(passage.chunk.text):
             text = unit.of(passage.chunk.text)
             key = flat(text).lower()
             # Chunks overlap and filings repeat themselves: the better passage keeps the sentence.
             same = f"{passage.chunk.document_id}\n{key}"
-            if same in seen or len(key) < _MINIMUM_CHARACTERS or key.endswith("?"):
+            if same in seen or not _answers(key) or _masked(key) in running:
                 continue
             seen.add(same)
             yield Candidate(passage, unit.start, unit.end, order, unit.is_row)
             order += 1
+
+
+def _answers(line: str) -> bool:
+    """Whether a line can be an answer: no question, no announcement of what follows."""
+    return len(line) >= _MINIMUM_CHARACTERS and not line.endswith(("?", ":"))
+
+
+def _running_lines(passages: Sequence[Passage]) -> set[str]:
+    """Lines such as `Apple Inc. | Q3 2022 Form 10-Q | 18` that stand on several pages."""
+    found: Counter[str] = Counter()
+    for passage in passages:
+        lines = {flat(line).lower() for line in passage.chunk.text.split("\n")}
+        found.update(_masked(line) for line in lines if _ENDS_IN_PAGE.search(line))
+    return {line for line, count in found.items() if count > 1}
+
+
+def _masked(line: str) -> str:
+    return _DIGITS.sub("#", line)
 
 
 def _rarity(wanted: Sequence[str], held: Sequence[Counter[str]]) -> dict[str, float]:
@@ -156,3 +178,27 @@ def coverage(question: str, candidate: Candidate) -> float:
     wanted = set(terms(question))
     held = set(terms(candidate.text)) | set(_place_terms(candidate.passage))
     return len(wanted & held) / len(wanted) if wanted else 0.0
+
+
+def names(question: str) -> frozenset[str]:
+    """Names in a question: capitalised words behind its first one, without a possessive.
+
+    Empty where capitals mean little, as in German or in a question typed in capitals.
+    """
+    found = frozenset(name.lower() for name in _NAME.findall(question))
+    words = _WORD.findall(question)
+    capitals = sum(word[0].isupper() for word in words)
+    return found if 2 * capitals <= len(words) else frozenset()
+
+
+def lacks(passage: Passage, wanted: frozenset[str]) -> bool:
+    """Whether a passage and its title mention none of the names."""
+    chunk = passage.chunk
+    held = " ".join([chunk.title, *chunk.location.headings, chunk.text]).lower()
+    return bool(wanted) and not any(name in held for name in wanted)
+
+
+def alike(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates say nearly the same, as filings of two quarters do."""
+    left, right = set(terms(one.text)), set(terms(other.text))
+    return len(left & right) > 0.8 * max(1, min(len(left), len(right)))

@@ -21,6 +21,10 @@ class Thresholds:
     """A second sentence is shown when it scores at most so much less than the first."""
     named_row_bonus: float = 5.0
     """Added to the logit of a row whose label the question names, when sentences are ranked."""
+    other_name_doubt: float = 2.0
+    """Taken off a sentence whose passage lacks the names of the question while others have them."""
+    unknown_name_doubt: float = 4.0
+    """Taken off when no passage has any of the names."""
     verified_logit: float = 6.0
     """Best sentence at or above it: one signal for VERIFIED."""
     verified_similarity: float = 0.65

@@ -12,7 +12,16 @@ from typing import Protocol
 from meshkit.errors import MeshError
 from meshkit.logging import logger
 from services.generation.answers import Draft, Quote, Usage
-from services.generation.candidates import Candidate, candidates, coverage, flat, is_named_row
+from services.generation.candidates import (
+    Candidate,
+    alike,
+    candidates,
+    coverage,
+    flat,
+    is_named_row,
+    lacks,
+    names,
+)
 from services.generation.confidence import Thresholds
 from services.generation.generator import NOT_FOUND
 from services.generation.passages import Passage
@@ -108,15 +117,31 @@ class ExtractiveGenerator:
         self, question: str, found: Sequence[Candidate], logits: dict[int, float]
     ) -> list[Candidate]:
         limits = self._thresholds
-        if max(logits.values(), default=float("-inf")) < limits.answer_logit:
-            return []
         worth = {
-            index: logit + limits.named_row_bonus * is_named_row(question, found[index])
+            index: logit - self._doubt(question, found, found[index])
             for index, logit in logits.items()
         }
+        if max(worth.values(), default=float("-inf")) < limits.answer_logit:
+            return []
+        for index in worth:
+            worth[index] += limits.named_row_bonus * is_named_row(question, found[index])
         order = sorted(worth, key=lambda index: (-worth[index], index))
         floor = max(limits.answer_logit, worth[order[0]] - limits.companion_gap)
-        return [found[index] for index in order[:2] if worth[index] >= floor]
+        chosen = [found[index] for index in order if worth[index] >= floor]
+        companions = [other for other in chosen[1:] if not alike(chosen[0], other)]
+        return [chosen[0], *companions[:1]]
+
+    def _doubt(self, question: str, found: Sequence[Candidate], candidate: Candidate) -> float:
+        """Taken off a sentence whose passage does not mention what the question names.
+
+        More when no passage does: then the documents are about something else.
+        """
+        wanted = names(question)
+        if not lacks(candidate.passage, wanted):
+            return 0.0
+        nowhere = all(lacks(other.passage, wanted) for other in found)
+        limits = self._thresholds
+        return limits.unknown_name_doubt if nowhere else limits.other_name_doubt
 
     def _by_words(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
         """Without scores: the sentence that shares most with the question, if it is enough."""

@@ -104,3 +104,39 @@ async def test_an_answer_is_shortened_by_whole_sentences(tokens: int, sentences:
     scorer = Opinion({"thirty": 7.0, "expires": 6.0})
     text, _ = await written(scorer, [passage("1", TEXT)], max_tokens=tokens)
     assert text.count("[1]") == sentences
+
+
+async def test_a_name_no_document_mentions_is_not_answered_by_a_near_miss() -> None:
+    near = [passage("1", "The chief financial officer of the company is Ann Smith.")]
+    scorer = Opinion({"Ann Smith": 3.0})
+    text, _ = await written(scorer, near, "Who is the chief financial officer of Tesla?")
+    assert text == NOT_FOUND
+    text, _ = await written(scorer, near, "Who is the chief financial officer?")
+    assert "Ann Smith" in text
+
+
+async def test_the_passage_that_mentions_the_name_comes_first() -> None:
+    found = [
+        passage("1", "The shares retain a par value of 0.01 dollars."),
+        passage("2", "Apple Inc. issues shares. The shares have a par value of 0.00001 dollars."),
+    ]
+    scorer = Opinion({"retain": 6.0, "0.00001": 5.0})
+    text, _ = await written(scorer, found, "What is the par value of the shares of Apple?")
+    assert text == "The shares have a par value of 0.00001 dollars. [2]"
+
+
+async def test_the_same_sentence_of_two_documents_is_said_once() -> None:
+    one = passage("1", "Epic filed a lawsuit against the company in California in 2020.")
+    two = passage("2", "Epic filed a lawsuit against the company in California in 2020 again.")
+    text, _ = await written(Opinion({"Epic": 6.0}), [one, two], "Which lawsuit was filed?")
+    assert text.count("Epic") == 1
+
+
+async def test_announcements_and_running_feet_are_no_answers() -> None:
+    texts = [
+        "Cash flows from operating activities:\nApple Inc. | Q1 2023 Form 10-Q | 18",
+        "Something else is here.\nApple Inc. | Q1 2023 Form 10-Q | 17",
+    ]
+    scorer = Opinion({})
+    await written(scorer, [passage("1", texts[0]), passage("2", texts[1])])
+    assert scorer.asked == ["Book - Leave: Something else is here."]
