@@ -38,8 +38,8 @@ find_python() {
 install_venv_package() {
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         say "citemesh: $1 cannot make virtual environments; installing python3-venv with apt-get"
-        DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >&2 &&
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null &&
             has_ensurepip "$1" && return
     fi
     fail "$1 cannot make virtual environments: apt install python3-venv (as root), then again"
