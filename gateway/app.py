@@ -47,6 +47,15 @@ def create_app(settings: GatewaySettings, slot: Slot) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # The edge has span and metric of a request. FastAPI's own would be a second of
+        # each, and its log records carry the text of exceptions.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.slot = slot
     problem.install(app)
