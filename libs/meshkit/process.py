@@ -220,6 +220,7 @@ async def _serve(
         if process.failed.done():
             process.failed.result()
     finally:
+        await server.stop()
         await process.close()
         log.info("stopped")
 

@@ -351,3 +351,7 @@ class Server:
         except TimeoutError:
             log.warning("calls cut off after the drain period")
         await self._server.stop(FAREWELL_SECONDS)
+
+    async def stop(self) -> None:
+        """Stops at once; after `drain` it does nothing."""
+        await self._server.stop(None)

@@ -204,6 +204,7 @@ async def refused(postgres: Any, keys: Keys, **environment: str) -> str:
             pass
     assert caught.value.code == 2
     assert "citemesh embedding cannot start." in caught.value.output
+    assert "Traceback" not in caught.value.output
     return caught.value.output
 
 
