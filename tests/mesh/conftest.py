@@ -117,7 +117,8 @@ def start_mesh(directory: Path, port: int | None = None) -> RunningMesh:
             tail = "\n".join(output.read_text(errors="replace").splitlines()[-40:])
             pytest.fail(f"citemesh up ended with {process.returncode}:\n{tail}")
         state = read(data.state)
-        return state is not None and state.phase == "ready"
+        # A supervisor that was killed leaves its last state behind.
+        return state is not None and state.pid == process.pid and state.phase == "ready"
 
     try:
         wait_until(ready, READY_WITHIN_S, f"the mesh is ready; see {output}")

@@ -198,4 +198,5 @@ def raise_for_problem(response: httpx.Response) -> None:
         str(problem.get("detail") or f"The mesh answered {response.status_code}."),
         str(problem.get("reason") or f"HTTP_{response.status_code}"),
         str(problem.get("request_id") or response.headers.get("x-request-id", "")),
+        response.status_code,
     )

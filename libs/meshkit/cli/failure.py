@@ -10,10 +10,18 @@ class CommandFailed(Exception):
         detail: one sentence a person can act on.
         reason: stable, in capitals.
         request_id: of the request that failed; empty when none was answered.
+        status: of the HTTP response that said so; 0 when there was none.
     """
 
-    def __init__(self, detail: str, reason: str = "COMMAND_FAILED", request_id: str = "") -> None:
+    def __init__(
+        self,
+        detail: str,
+        reason: str = "COMMAND_FAILED",
+        request_id: str = "",
+        status: int = 0,
+    ) -> None:
         super().__init__(detail)
+        self.status = status
         self.detail = detail
         self.reason = reason
         self.request_id = request_id

@@ -86,7 +86,7 @@ def status(url: Url = None, data: Data = None, as_json: AsJson = False) -> None:
     directory = DataDirectory.at(data)
     running = holder(directory)
     if running is not None and url in (None, running.url):
-        local_status(directory, as_json=as_json)
+        local_status(directory, running, as_json=as_json)
     elif url is not None:
         remote_status(url, as_json=as_json)
     else:

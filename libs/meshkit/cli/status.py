@@ -11,21 +11,26 @@ import psutil
 from meshkit.cli.client import TIMEOUT, body, reaching
 from meshkit.cli.failure import CommandFailed
 from meshkit.cli.output import print_json, table
-from meshkit.supervisor.layout import DataDirectory
+from meshkit.supervisor.layout import DataDirectory, Holder
 from meshkit.supervisor.state import read
 
 CPU_SAMPLE_S = 0.5
 HEALTHY = {"ready", "stopped"}
 
 
-def local_status(data: DataDirectory, *, as_json: bool) -> None:
+def local_status(data: DataDirectory, running: Holder, *, as_json: bool) -> None:
     """The mesh of this data directory, as its supervisor and the kernel see it.
+
+    Args:
+        data: the data directory.
+        running: who holds it; what an earlier supervisor wrote is not shown.
+        as_json: print JSON.
 
     Raises:
         CommandFailed: not everything is ready (the table is printed first).
     """
     state = read(data.state)
-    if state is None:
+    if state is None or state.pid != running.pid:
         raise CommandFailed("The mesh is just starting; ask again.", "MESH_STARTING")
     load = _load({child.name: child.pid for child in state.children} | {"supervisor": state.pid})
     depth = _readiness(state.url)

@@ -20,6 +20,7 @@ FINAL = {"ready", "failed", "quarantined"}
 UPLOADS_AT_ONCE = 4
 FOLLOWED_AT_ONCE = 8
 ATTEMPTS = 5
+REFUSED_STATUS = {401, 403}
 RETRIED_STATUS = {429, 502, 503, 504}
 
 
@@ -87,7 +88,7 @@ async def upload_all(
                 async with following:
                     await _follow(client, item, changed)
         except CommandFailed as failure:
-            if failure.reason in ("MESH_UNREACHABLE", "API_KEY_INVALID", "SCOPE_MISSING"):
+            if failure.reason == "MESH_UNREACHABLE" or failure.status in REFUSED_STATUS:
                 raise
             item.failure = failure
         except OSError as error:
