@@ -54,6 +54,7 @@ _COMMON_WORDS = """
     will with der die das und in zu wie was wer wo wann ist sind ein eine"""
 _COMMON = frozenset(_COMMON_WORDS.split())
 _MINIMUM_CHARACTERS = 12
+_MAXIMUM_CHARACTERS = 700
 _ENDS_IN_PAGE = re.compile(r"\|\s*(?:page\s*)?\d{1,4}$")
 _DIGITS = re.compile(r"\d+")
 _NAME = re.compile(r"(?<=[\w,)'’\"”] )[A-Z][\w&-]*[^\W\d_][\w&-]*")
@@ -87,6 +88,7 @@ def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[C
     weights = _rarity(wanted, held)
     wants_number = _WANTS_NUMBER.search(question) is not None
     ranks = {passage.marker: rank for rank, passage in enumerate(passages)}
+    titles = {passage.marker: title_match(question, passage) for passage in passages}
     scores: list[float] = []
     before = 0.0
     for index, candidate in enumerate(pool):
@@ -99,6 +101,7 @@ def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[C
         if wants_number and any(character.isdigit() for character in candidate.text):
             score += 0.15 * sum(weights.values()) / max(1, len(weights))
         score += 0.5 / (1 + ranks[candidate.passage.marker])
+        score += 0.5 * titles[candidate.passage.marker]
         scores.append(score)
         before = own
     best = sorted(range(len(pool)), key=lambda index: (-scores[index], index))
@@ -110,6 +113,7 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
     order = 0
     running = _running_lines(passages)
     for passage in passages:
+        headings = {flat(heading).lower() for heading in passage.chunk.location.headings}
         for unit in units(passage.chunk.text):
             text = unit.of(passage.chunk.text)
             key = flat(text).lower()
@@ -117,14 +121,23 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
             same = f"{passage.chunk.document_id}\n{key}"
             if same in seen or not _answers(key) or _masked(key) in running:
                 continue
+            if key in headings or (not unit.is_row and _is_banner(text)):
+                continue
             seen.add(same)
             yield Candidate(passage, unit.start, unit.end, order, unit.is_row)
             order += 1
 
 
 def _answers(line: str) -> bool:
-    """Whether a line can be an answer: no question, no announcement of what follows."""
-    return len(line) >= _MINIMUM_CHARACTERS and not line.endswith(("?", ":"))
+    """Whether a line can be an answer: no question, no announcement, no table run together."""
+    fits = _MINIMUM_CHARACTERS <= len(line) <= _MAXIMUM_CHARACTERS
+    return fits and not line.endswith(("?", ":"))
+
+
+def _is_banner(text: str) -> bool:
+    """Whether a line shouts, as the heads of statements do."""
+    letters = [character for character in text if character.isalpha()]
+    return 5 * sum(character.isupper() for character in letters) > 4 * len(letters)
 
 
 def _running_lines(passages: Sequence[Passage]) -> set[str]:
@@ -159,6 +172,35 @@ def _clip(text: str, length: int) -> str:
 _ASKS_WHY = re.compile(
     r"\b(?:why|how (?:did|does|do|has|have)|explain|reasons?|warum|wieso)\b", re.IGNORECASE
 )
+
+
+_ASKS_AMOUNT = re.compile(
+    r"\bhow (?:many|much)\b|\bwie ?viele?\b|\bcombien\b|\bcuánt", re.IGNORECASE
+)
+_SAYS_AMOUNT = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred"
+    r"|thousand|million|billion|half|third|quarter|no|none|both|dozen)\b",
+    re.IGNORECASE,
+)
+
+
+def lacks_amount(question: str, candidate: Candidate) -> bool:
+    """Whether the question asks how much or how many and the candidate says no number."""
+    return bool(_ASKS_AMOUNT.search(question)) and not _SAYS_AMOUNT.search(candidate.text)
+
+
+_QUARTERS = (("first", "q1"), ("second", "q2"), ("third", "q3"), ("fourth", "q4"))
+
+
+def title_match(question: str, passage: Passage) -> int:
+    """How many of the question's words the document's title holds.
+
+    Of the filings of several quarters the title alone may say which one a figure belongs to.
+    """
+    asked = question.lower()
+    for word, short in _QUARTERS:
+        asked = asked.replace(f"{word} quarter", f"{word} quarter {short}")
+    return len(set(terms(asked)) & set(terms(passage.chunk.title)))
 
 
 def is_named_row(question: str, candidate: Candidate) -> bool:

@@ -25,6 +25,10 @@ class Thresholds:
     """Taken off a sentence whose passage lacks the names of the question while others have them."""
     unknown_name_doubt: float = 4.0
     """Taken off when no passage has any of the names."""
+    no_amount_doubt: float = 2.0
+    """Taken off a sentence without a number when the question asks how many or how much."""
+    title_doubt: float = 1.5
+    """Taken off per word of the question that another document's title holds and this one's not."""
     verified_logit: float = 6.0
     """Best sentence at or above it: one signal for VERIFIED."""
     verified_similarity: float = 0.65

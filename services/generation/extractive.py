@@ -20,7 +20,9 @@ from services.generation.candidates import (
     flat,
     is_named_row,
     lacks,
+    lacks_amount,
     names,
+    title_match,
 )
 from services.generation.confidence import Thresholds
 from services.generation.generator import NOT_FOUND
@@ -101,8 +103,9 @@ class ExtractiveGenerator:
             yield NOT_FOUND
             yield Draft((), evidence, True, usage, degraded)
             return
-        # Reading order: a passage's sentences as they follow each other, the better passage first.
-        chosen.sort(key=lambda candidate: candidate.order)
+        # The best first; two sentences of one passage as they follow each other there.
+        if len({candidate.passage.marker for candidate in chosen}) == 1:
+            chosen.sort(key=lambda candidate: candidate.order)
         for index, candidate in enumerate(chosen):
             # Two rows or a row and a sentence do not flow; a line each reads better.
             joint = "" if index == 0 else "\n" if candidate.is_row or chosen[0].is_row else " "
@@ -128,20 +131,29 @@ class ExtractiveGenerator:
         order = sorted(worth, key=lambda index: (-worth[index], index))
         floor = max(limits.answer_logit, worth[order[0]] - limits.companion_gap)
         chosen = [found[index] for index in order if worth[index] >= floor]
-        companions = [other for other in chosen[1:] if not alike(chosen[0], other)]
+        title = title_match(question, chosen[0].passage)
+        companions = [
+            other
+            for other in chosen[1:]
+            if not alike(chosen[0], other) and title_match(question, other.passage) >= title
+        ]
         return [chosen[0], *companions[:1]]
 
     def _doubt(self, question: str, found: Sequence[Candidate], candidate: Candidate) -> float:
-        """Taken off a sentence whose passage does not mention what the question names.
+        """Taken off a sentence that does not say what the question is about.
 
-        More when no passage does: then the documents are about something else.
+        It gives no number where one is asked for, or its passage does not mention the question's
+        names; more when no passage does, because then the documents are about something else.
         """
+        limits = self._thresholds
+        doubt = limits.no_amount_doubt * lacks_amount(question, candidate)
+        best_title = max(title_match(question, other.passage) for other in found)
+        doubt += limits.title_doubt * (best_title - title_match(question, candidate.passage))
         wanted = names(question)
         if not lacks(candidate.passage, wanted):
-            return 0.0
+            return doubt
         nowhere = all(lacks(other.passage, wanted) for other in found)
-        limits = self._thresholds
-        return limits.unknown_name_doubt if nowhere else limits.other_name_doubt
+        return doubt + (limits.unknown_name_doubt if nowhere else limits.other_name_doubt)
 
     def _by_words(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
         """Without scores: the sentence that shares most with the question, if it is enough."""

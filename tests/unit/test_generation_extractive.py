@@ -140,3 +140,16 @@ async def test_announcements_and_running_feet_are_no_answers() -> None:
     scorer = Opinion({})
     await written(scorer, [passage("1", texts[0]), passage("2", texts[1])])
     assert scorer.asked == ["Book - Leave: Something else is here."]
+
+
+async def test_of_two_quarters_the_one_the_title_names_answers() -> None:
+    def filing(marker: str, title: str, figure: str) -> Passage:
+        text = f"Gross margin {figure} 35,885"
+        chunk = Chunk(f"{marker}.1.0", marker, 1, 0, title, text, Location(page=4, page_end=4))
+        return Passage(marker, chunk, 1.0)
+
+    found = [filing("1", "2023 Q3 AAPL.pdf", "36,413"), filing("2", "2023 Q1 AAPL.pdf", "50,332")]
+    scorer = Opinion({"36,413": 4.0, "50,332": 3.0})
+    for question in ("What was the gross margin in Q1 2023?", "Gross margin, first quarter 2023?"):
+        text, _ = await written(scorer, found, question)
+        assert text.startswith("Gross margin 50,332 35,885 [2]")
