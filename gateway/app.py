@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from gateway import problem
@@ -37,9 +39,30 @@ ROUTERS = (
 )
 
 
+class Api(FastAPI):
+    """FastAPI that describes what this application does, not what FastAPI would do."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of the interface, made once."""
+        if self.openapi_schema is None:
+            described = super().openapi()
+            components = described["components"]
+            # What FastAPI answers to a wrong body; here that is a problem of status 400.
+            for name in ("HTTPValidationError", "ValidationError"):
+                components["schemas"].pop(name, None)
+            components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            for path, operations in described["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    if path.startswith("/v1"):
+                        operation["security"] = [{"bearer": []}]
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
 def create_app(settings: GatewaySettings, slot: Slot) -> FastAPI:
     """The application; it serves 503 under /v1 until `slot.mesh` is set."""
-    app = FastAPI(
+    app = Api(
         title="citemesh",
         version="1",
         summary="Answers from an organisation's own documents, with citations that were checked.",

@@ -98,7 +98,9 @@ def test_every_path_of_the_surface_is_described(app: FastAPI) -> None:
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation["summary"], (method, path)
+            assert "422" not in operation["responses"], "wrong bodies are answered with 400"
             if path.startswith("/v1"):
+                assert operation["security"]
                 assert "application/problem+json" in json.dumps(operation["responses"]), path
 
 
