@@ -56,6 +56,7 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 _MINIMUM_CHARACTERS = 12
 _MAXIMUM_CHARACTERS = 700
 _ENDS_IN_PAGE = re.compile(r"\|\s*(?:page\s*)?\d{1,4}$")
+_PLAIN_WORDS = re.compile(r"[A-Za-zÀ-ɏ]+(?:\s+[A-Za-zÀ-ɏ]+)*")
 _DIGITS = re.compile(r"\d+")
 _NAME = re.compile(r"(?<=[\w,)'’\"”] )[A-Z][\w&-]*[^\W\d_][\w&-]*")
 
@@ -121,7 +122,7 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
             same = f"{passage.chunk.document_id}\n{key}"
             if same in seen or not _answers(key) or _masked(key) in running:
                 continue
-            if key in headings or (not unit.is_row and _is_banner(text)):
+            if key in headings or (not unit.is_row and _is_fragment(text)):
                 continue
             seen.add(same)
             yield Candidate(passage, unit.start, unit.end, order, unit.is_row)
@@ -134,8 +135,10 @@ def _answers(line: str) -> bool:
     return fits and not line.endswith(("?", ":"))
 
 
-def _is_banner(text: str) -> bool:
-    """Whether a line shouts, as the heads of statements do."""
+def _is_fragment(text: str) -> bool:
+    """Whether a line is the head of a statement or of a column, and no statement itself."""
+    if text.endswith(",") or (len(text.split()) < 4 and _PLAIN_WORDS.fullmatch(text)):
+        return True
     letters = [character for character in text if character.isalpha()]
     return 5 * sum(character.isupper() for character in letters) > 4 * len(letters)
 
@@ -211,7 +214,7 @@ def is_named_row(question: str, candidate: Candidate) -> bool:
     """
     if not candidate.is_row or _ASKS_WHY.search(question):
         return False
-    label = {term for term in terms(candidate.text) if not term[0].isdigit()}
+    label = {term for term in terms(candidate.text) if not term[0].isdigit()} - {"total"}
     return bool(label) and label <= set(terms(question))
 
 

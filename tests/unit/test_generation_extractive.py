@@ -133,12 +133,13 @@ async def test_the_same_sentence_of_two_documents_is_said_once() -> None:
 
 
 async def test_announcements_and_running_feet_are_no_answers() -> None:
-    texts = [
-        "Cash flows from operating activities:\nApple Inc. | Q1 2023 Form 10-Q | 18",
-        "Something else is here.\nApple Inc. | Q1 2023 Form 10-Q | 17",
-    ]
+    first = (
+        "Nine Months Ended\nOctober 30,\nCash flows from operating activities:\n"
+        "Apple Inc. | Q1 2023 Form 10-Q | 18"
+    )
+    second = "Something else is here.\nApple Inc. | Q1 2023 Form 10-Q | 17"
     scorer = Opinion({})
-    await written(scorer, [passage("1", texts[0]), passage("2", texts[1])])
+    await written(scorer, [passage("1", first), passage("2", second)])
     assert scorer.asked == ["Book - Leave: Something else is here."]
 
 
