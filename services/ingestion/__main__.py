@@ -19,12 +19,15 @@ from services.ingestion.catalogue import Catalogue
 from services.ingestion.changes import Changes
 from services.ingestion.chunking import ChunkingPolicy, Tokenize
 from services.ingestion.extraction.runner import Limits
+from services.ingestion.measures import watch_backlog
 from services.ingestion.neighbours import Neighbours
 from services.ingestion.queue import Queue
 from services.ingestion.removal import Removal, keep_house
 from services.ingestion.servicer import IngestionServicer, Parts
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.worker import Worker, WorkerPolicy
+
+_DEFAULT_SPACE = "local/bge-small-en-v1.5@384"
 
 
 @lru_cache(maxsize=8)
@@ -36,6 +39,8 @@ async def start(process: Process[IngestionSettings]) -> None:
     """Builds the service: the RPCs, and the worker beside them."""
     settings = process.settings
     blobs = open_store(settings.blob_url)
+    # Now rather than with the first document: a missing tokenizer must stop the start.
+    await asyncio.to_thread(_tokenizer, _DEFAULT_SPACE)
     database = await process.database("ingestion")
     neighbours = Neighbours(
         embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding_bulk")),
@@ -77,9 +82,12 @@ async def start(process: Process[IngestionSettings]) -> None:
     )
     worker = Worker(tools, changes, policy, process.draining)
     catalogue = Catalogue(database, settings.queue_limit)
-    parts = Parts(catalogue, blobs, removal, neighbours, changes, settings.max_file_bytes)
+    parts = Parts(
+        catalogue, blobs, removal, neighbours, changes, settings.max_file_bytes, process.draining
+    )
     process.serve(v1.add_IngestionServiceServicer_to_server, IngestionServicer(parts))
     process.background("worker", worker.run())
+    process.background("backlog metrics", watch_backlog(queue))
     process.background("queue listener", worker.listen(database))
     process.background("removal sweeper", removal.sweep(settings.sweep_seconds))
     process.background("housekeeping", keep_house(database, blobs, settings.orphan_hours))

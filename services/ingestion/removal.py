@@ -121,6 +121,9 @@ class Removal:
                     await self._complete(row["project_id"], row["document_id"])
             except Unavailable as error:
                 log.warning("removals wait", reason=error.reason)
+            except MeshError as error:
+                # One that retrieval refuses must not stop the process, nor be forgotten.
+                log.exception("a removal was refused", reason=error.reason)
 
     async def _begin(self, context: RequestContext, document_id: str, request: Request) -> bool:
         """Takes the document from its worker; False when it is gone already."""
@@ -208,4 +211,6 @@ async def keep_house(database: Database, blobs: BlobStore, orphan_hours: float) 
                     await blobs.delete(row["key"])
         except Unavailable as error:
             log.warning("housekeeping waits", reason=error.reason)
+        except OSError:
+            log.exception("the blob store cannot be swept")
         await asyncio.sleep(600)

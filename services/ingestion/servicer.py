@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import grpc
 from citemesh.ingestion import v1
 from meshkit import pagetoken
 from meshkit.context import ADMIN, INTERNAL, READ, WRITE, RequestContext, require_scope
-from meshkit.errors import InvalidInput, PermissionDenied
+from meshkit.errors import InvalidInput, PermissionDenied, Unavailable
 from services.ingestion.blobs import BlobStore
 from services.ingestion.catalogue import Added, Catalogue
 from services.ingestion.changes import Changes
@@ -39,6 +40,8 @@ class Parts:
     neighbours: Neighbours
     changes: Changes
     max_file_bytes: int
+    draining: asyncio.Event
+    """Set when the process is about to stop."""
 
 
 class IngestionServicer(v1.IngestionServiceServicer):
@@ -51,7 +54,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def UploadDocument(  # noqa: N802
+    async def UploadDocument(
         self, request_iterator: AsyncIterator[v1.UploadDocumentRequest], _context: Context
     ) -> v1.UploadDocumentResponse:
         """Stores a file and queues it."""
@@ -88,7 +91,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
             if added is None or added.existing:
                 await self._parts.blobs.delete(file.blob_key)
 
-    async def GetDocument(  # noqa: N802
+    async def GetDocument(
         self, request: v1.GetDocumentRequest, _context: Context
     ) -> v1.GetDocumentResponse:
         """Reads one document."""
@@ -96,7 +99,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
         document = await self._parts.catalogue.get(caller, request.document_id)
         return v1.GetDocumentResponse(document=message(document))
 
-    async def ListDocuments(  # noqa: N802
+    async def ListDocuments(
         self, request: v1.ListDocumentsRequest, _context: Context
     ) -> v1.ListDocumentsResponse:
         """Lists documents, newest first."""
@@ -113,7 +116,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
             next_page_token=pagetoken.encode(page.next_position),
         )
 
-    async def WatchDocument(  # noqa: N802
+    async def WatchDocument(
         self, request: v1.WatchDocumentRequest, _context: Context
     ) -> AsyncIterator[v1.WatchDocumentResponse]:
         """Streams the document's state until it is settled."""
@@ -127,9 +130,14 @@ class IngestionServicer(v1.IngestionServiceServicer):
                 seen = shown
             if document.state in SETTLED:
                 return
+            if self._parts.draining.is_set():
+                # A watch may last for hours; the process must not.
+                raise Unavailable(
+                    "SERVICE_DRAINING", "This instance stops; watch again.", retry_after=1.0
+                )
             await self._parts.changes.wait(request.document_id, _WATCH_SECONDS)
 
-    async def DeleteDocument(  # noqa: N802
+    async def DeleteDocument(
         self, request: v1.DeleteDocumentRequest, _context: Context
     ) -> v1.DeleteDocumentResponse:
         """Removes a document everywhere."""
@@ -137,7 +145,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
         await self._parts.removal.remove(caller, request.document_id, request.request_id)
         return v1.DeleteDocumentResponse()
 
-    async def ReprocessDocument(  # noqa: N802
+    async def ReprocessDocument(
         self, request: v1.ReprocessDocumentRequest, _context: Context
     ) -> v1.ReprocessDocumentResponse:
         """Processes the stored file anew as a new version."""
@@ -148,7 +156,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
         self._parts.changes.notify(document.document_id)
         return v1.ReprocessDocumentResponse(document=message(document))
 
-    async def ExportProject(  # noqa: N802
+    async def ExportProject(
         self, request: v1.ExportProjectRequest, _context: Context
     ) -> AsyncIterator[v1.ExportProjectResponse]:
         """Streams documents and chunks as JSON lines."""
@@ -169,7 +177,7 @@ class IngestionServicer(v1.IngestionServiceServicer):
             if chunks:
                 yield v1.ExportProjectResponse(lines=b"".join(map(chunk_line, chunks)))
 
-    async def PurgeProject(  # noqa: N802
+    async def PurgeProject(
         self, request: v1.PurgeProjectRequest, _context: Context
     ) -> v1.PurgeProjectResponse:
         """Removes everything of a project."""

@@ -22,6 +22,7 @@ from services.ingestion.attempt import Attempt, ChunksMissing, PlanChanged, Prog
 from services.ingestion.changes import Changes
 from services.ingestion.documents import Job
 from services.ingestion.extraction.model import FileRefused
+from services.ingestion.measures import attempts
 from services.ingestion.queue import LeaseLost
 from services.ingestion.retry import is_transient, patiently
 from services.ingestion.versions import CHANNEL
@@ -77,9 +78,7 @@ class Worker:
                         await asyncio.wait_for(self._wake.wait(), self._policy.poll_seconds)
         finally:
             watcher.cancel()
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._stop()
 
     async def listen(self, database: Database) -> None:
         """Wakes the worker at every NOTIFY; polling goes on when Postgres is away."""
@@ -92,6 +91,24 @@ class Worker:
                     self._wake.set()
                     await lost.wait()
             await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
+
+    async def _stop(self) -> None:
+        """Ends every attempt and waits until its lease is given back.
+
+        The process cancels this worker too once its calls have ended, which may be
+        sooner; that must not cost the last writes. Their own patience bounds them.
+        """
+        for task in self._running:
+            task.cancel()
+        ended = asyncio.gather(*self._running, return_exceptions=True)
+        cancelled = False
+        while not ended.done():
+            try:
+                await asyncio.shield(ended)
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _watch_draining(self) -> None:
         await self._draining.wait()
@@ -133,11 +150,13 @@ class Worker:
             try:
                 await self._attempt(job)
             except asyncio.CancelledError:
+                attempts.add(1, {"outcome": "given_back"})
                 await self._close(job, lambda: self._tools.queue.give_back(job), "given back")
                 raise
             except Exception as error:  # noqa: BLE001 - every end has its consequence
                 await self._conclude(job, error)
             else:
+                attempts.add(1, {"outcome": "ready"})
                 log.info("document ready", **_names(job))
             finally:
                 self._changes.notify(job.document_id)
@@ -214,6 +233,7 @@ class Worker:
             )
 
     async def _fail(self, job: Job, reason: str, detail: str) -> None:
+        attempts.add(1, {"outcome": reason})
         log.info("document failed", reason=reason, **_names(job))
         await self._close(job, lambda: self._tools.queue.fail(job, reason, detail), "failed")
 

@@ -13,8 +13,9 @@ import asyncpg
 import pytest
 
 from citemesh.ingestion import v1
+from meshkit.context import acting_as
 from meshkit.database.pool import Database
-from meshkit.errors import Precondition
+from meshkit.errors import Precondition, Unavailable
 from meshkit.ids import new_id
 from services.ingestion.catalogue import Catalogue
 from services.ingestion.documents import Metadata, StoredFile
@@ -258,6 +259,43 @@ async def _ready(room: Room, document_id: str) -> bool:
     state = (await row(room, document_id))["state"]
     assert state != "failed"
     return bool(state == "ready")
+
+
+async def test_a_file_that_no_document_names_is_swept_and_others_are_not(room: Room) -> None:
+    async with room.ingestion() as ingestion:
+        document = (await ingestion.upload(text_of(3))).document
+        await ingestion.settled(document.id)
+    orphan = room.blobs / ingestion.project_id / new_id("blob")
+    orphan.write_bytes(b"left by a crash between file and row")
+    async with room.ingestion(CITEMESH_INGESTION_ORPHAN_HOURS="0.0000001") as second:
+        second.project_id = ingestion.project_id
+
+        async def swept() -> bool:
+            return not orphan.exists()
+
+        await eventually(swept)
+        with acting_as(second.caller()):
+            request = v1.ReprocessDocumentRequest(document_id=document.id, request_id=new_id("req"))
+            await second.stub.ReprocessDocument(request, timeout=10)
+        assert (await second.settled(document.id)).state == READY
+
+
+async def test_a_watcher_does_not_hold_up_a_stop(room: Room) -> None:
+    # Leaving the block sends a second SIGTERM, for which it is too late by then.
+    with suppress(ProcessLookupError):
+        async with room.ingestion() as ingestion:
+            room.embedding.gate.clear()
+            document = (await ingestion.upload(text_of(50))).document
+            with acting_as(ingestion.caller()):
+                request = v1.WatchDocumentRequest(document_id=document.id)
+                stream = ingestion.stub.WatchDocument(request, timeout=60)
+            await stream.read()
+            ingestion.process.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(8):
+                with pytest.raises(Unavailable):
+                    [response async for response in stream]
+                assert await ingestion.process.process.wait() == 0
+    assert (await row(room, document.id))["state"] == "queued"
 
 
 async def test_projects_take_turns(room: Room, database: Database) -> None:
