@@ -44,11 +44,11 @@ class Embedding(embedding_v1.EmbeddingServiceServicer):
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def ListSpaces(self, request: Any, _: Any) -> embedding_v1.ListSpacesResponse:  # noqa: N802
+    async def ListSpaces(self, request: Any, _: Any) -> embedding_v1.ListSpacesResponse:
         space = embedding_v1.Space(name=SPACE, state=embedding_v1.SPACE_STATE_ACTIVE)
         return embedding_v1.ListSpacesResponse(spaces=[space])
 
-    async def Embed(self, request: Any, _: Any) -> embedding_v1.EmbedResponse:  # noqa: N802
+    async def Embed(self, request: Any, _: Any) -> embedding_v1.EmbedResponse:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -56,7 +56,7 @@ class Embedding(embedding_v1.EmbeddingServiceServicer):
         vectors = [embedding_v1.Vector(values=[1.0, 0.0]) for _ in request.texts]
         return embedding_v1.EmbedResponse(vectors=vectors, space=request.space)
 
-    async def PurgeProject(self, request: Any, _: Any) -> embedding_v1.PurgeProjectResponse:  # noqa: N802
+    async def PurgeProject(self, request: Any, _: Any) -> embedding_v1.PurgeProjectResponse:
         self.purged.add(request.project_id)
         return embedding_v1.PurgeProjectResponse(vectors_removed=1)
 
@@ -64,7 +64,7 @@ class Embedding(embedding_v1.EmbeddingServiceServicer):
 class Guardrail(guardrail_v1.GuardrailServiceServicer):
     """Finds an injection in every text that holds the word `ignore`."""
 
-    async def ScanChunks(self, request: Any, _: Any) -> guardrail_v1.ScanChunksResponse:  # noqa: N802
+    async def ScanChunks(self, request: Any, _: Any) -> guardrail_v1.ScanChunksResponse:
         scans = []
         for text in request.texts:
             finding = guardrail_v1.Finding(rule="ignore_instructions")
@@ -108,7 +108,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         self.epochs[document.document_id] = document.lease_epoch
         self.projects[document.document_id] = context.require_scope("internal").project_id
 
-    async def IndexChunks(self, request: Any, _: Any) -> retrieval_v1.IndexChunksResponse:  # noqa: N802
+    async def IndexChunks(self, request: Any, _: Any) -> retrieval_v1.IndexChunksResponse:
         await self.gate.wait()
         self._admit(request.document)
         self.written += len(request.chunks)
@@ -117,7 +117,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         stored.update({chunk.ordinal: chunk for chunk in request.chunks})
         return retrieval_v1.IndexChunksResponse(stored_count=len(stored))
 
-    async def ActivateVersion(self, request: Any, _: Any) -> retrieval_v1.ActivateVersionResponse:  # noqa: N802
+    async def ActivateVersion(self, request: Any, _: Any) -> retrieval_v1.ActivateVersionResponse:
         await self.gate.wait()
         self._admit(request.document)
         name, version = request.document.document_id, request.document.version
@@ -127,7 +127,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         self.activations.append(request)
         return retrieval_v1.ActivateVersionResponse(corpus_epoch=1)
 
-    async def RemoveDocument(self, request: Any, _: Any) -> retrieval_v1.RemoveDocumentResponse:  # noqa: N802
+    async def RemoveDocument(self, request: Any, _: Any) -> retrieval_v1.RemoveDocumentResponse:
         context.require_scope("internal")
         if self.error is not None:
             raise self.error
@@ -136,7 +136,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         found = self.live.pop(request.document_id, None)
         return retrieval_v1.RemoveDocumentResponse(removed=found is not None)
 
-    async def ReadChunks(self, request: Any, _: Any) -> retrieval_v1.ReadChunksResponse:  # noqa: N802
+    async def ReadChunks(self, request: Any, _: Any) -> retrieval_v1.ReadChunksResponse:
         project = context.require_scope("admin", "internal").project_id
         chunks = [
             retrieval_v1.StoredChunk(
@@ -148,7 +148,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         ]
         return retrieval_v1.ReadChunksResponse(chunks=chunks)
 
-    async def PurgeProject(self, request: Any, _: Any) -> retrieval_v1.PurgeProjectResponse:  # noqa: N802
+    async def PurgeProject(self, request: Any, _: Any) -> retrieval_v1.PurgeProjectResponse:
         context.require_scope("admin", "internal")
         names = [name for name, project in self.projects.items() if project == request.project_id]
         count = sum(len(found) for (name, _), found in self.chunks.items() if name in names)
