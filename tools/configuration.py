@@ -78,7 +78,9 @@ def default(field: FieldInfo) -> str:
         value = ",".join(str(part) for part in value)
     if isinstance(value, bool):
         value = str(value).lower()
-    return "" if value is None or value == "" else f"`{value}`"
+    # A default below the folder one works in is the same everywhere but for that folder.
+    shown = "" if value is None else str(value).replace(str(Path.cwd()), "/...")
+    return f"`{shown}`" if shown else ""
 
 
 def described(field: FieldInfo) -> str:

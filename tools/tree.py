@@ -41,7 +41,7 @@ REGISTRY = re.compile(
     )
     + r")\b"
 )
-MACHINE_PATH = re.compile(r"(?<![\w./~-])/(home|Users|root|work)/[\w.-]+")
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(home|Users|root|work)/[\w.-]+")
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 
 
