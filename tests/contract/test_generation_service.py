@@ -73,7 +73,7 @@ class Embedding(embedding_v1.EmbeddingServiceServicer):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def Embed(self, request: Any, _context: Any) -> embedding_v1.EmbedResponse:  # noqa: N802
+    async def Embed(self, request: Any, _context: Any) -> embedding_v1.EmbedResponse:
         await self._world.pass_through("embedding")
         usage = usage_v1.Usage(stage="embed", provider="local", model="m", input_tokens=7)
         vectors = [embedding_v1.Vector(values=[1.0, 0.0])]
@@ -84,7 +84,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def Search(self, request: Any, _context: Any) -> retrieval_v1.SearchResponse:  # noqa: N802
+    async def Search(self, request: Any, _context: Any) -> retrieval_v1.SearchResponse:
         await self._world.pass_through("retrieval")
         self._world.searches.append(request)
         hits = []
@@ -109,7 +109,7 @@ class Rerank(rerank_v1.RerankServiceServicer):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def Rerank(self, request: Any, _context: Any) -> rerank_v1.RerankResponse:  # noqa: N802
+    async def Rerank(self, request: Any, _context: Any) -> rerank_v1.RerankResponse:
         await self._world.pass_through("rerank")
         wanted = set(request.query.lower().strip("?").split())
         results = []
