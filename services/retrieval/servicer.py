@@ -60,9 +60,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         self._corpus = corpus
         self._rebuilds = rebuilds
 
-    async def IndexChunks(  # noqa: N802
-        self, request: v1.IndexChunksRequest, _: Any
-    ) -> v1.IndexChunksResponse:
+    async def IndexChunks(self, request: v1.IndexChunksRequest, _: Any) -> v1.IndexChunksResponse:
         """Writes a batch of chunks of a version that is not live."""
         caller = require_scope(INTERNAL)
         stored = await self._corpus.index_chunks(
@@ -74,7 +72,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         )
         return v1.IndexChunksResponse(stored_count=stored)
 
-    async def ActivateVersion(  # noqa: N802
+    async def ActivateVersion(
         self, request: v1.ActivateVersionRequest, _: Any
     ) -> v1.ActivateVersionResponse:
         """Makes a version live."""
@@ -90,7 +88,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         )
         return v1.ActivateVersionResponse(corpus_epoch=epoch)
 
-    async def RemoveDocument(  # noqa: N802
+    async def RemoveDocument(
         self, request: v1.RemoveDocumentRequest, _: Any
     ) -> v1.RemoveDocumentResponse:
         """Removes a document from every answer."""
@@ -100,9 +98,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         )
         return v1.RemoveDocumentResponse(corpus_epoch=removal.corpus_epoch, removed=removal.removed)
 
-    async def Search(  # noqa: N802
-        self, request: v1.SearchRequest, _: Any
-    ) -> v1.SearchResponse:
+    async def Search(self, request: v1.SearchRequest, _: Any) -> v1.SearchResponse:
         """Finds passages."""
         found = await self._searcher.search(_viewer(require_scope(READ)), _query(request))
         return v1.SearchResponse(
@@ -114,9 +110,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             usage=[_usage(usage) for usage in found.usage],
         )
 
-    async def ReadChunks(  # noqa: N802
-        self, request: v1.ReadChunksRequest, _: Any
-    ) -> v1.ReadChunksResponse:
+    async def ReadChunks(self, request: v1.ReadChunksRequest, _: Any) -> v1.ReadChunksResponse:
         """Reads chunks by id, of a document, or of the whole project."""
         size = request.page_size or DEFAULT_PAGE_SIZE
         if request.whole_project:
@@ -137,7 +131,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             next_page_token=page.next_page_token,
         )
 
-    async def RebuildLexicalIndex(  # noqa: N802
+    async def RebuildLexicalIndex(
         self, request: v1.RebuildLexicalIndexRequest, _: Any
     ) -> AsyncIterator[v1.RebuildLexicalIndexResponse]:
         """Builds the lexical index anew and switches to it."""
@@ -149,7 +143,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
                 switched=progress.switched,
             )
 
-    async def PurgeProject(  # noqa: N802
+    async def PurgeProject(
         self, request: v1.PurgeProjectRequest, _: Any
     ) -> v1.PurgeProjectResponse:
         """Removes everything of the caller's project."""

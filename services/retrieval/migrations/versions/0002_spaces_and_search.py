@@ -149,7 +149,9 @@ DEFINE_TABLE = """
 """
 
 # The planner is made to walk the vector index and look up each row's document: the
-# one plan in which a filter draws further candidates until there are enough.
+# one plan in which a filter draws further candidates until there are enough. It gives
+# up after 4000: a filter that lets less than about 1 in 80 pass leaves few rows, and
+# the exact scan, which starts at the visible documents, reads only those.
 APPROXIMATE = f"""
     CREATE OR REPLACE FUNCTION retrieval.approximate_%1$s(
         p_project text, p_vector public.halfvec, p_depth integer, {FILTER_PARAMETERS},
@@ -157,6 +159,7 @@ APPROXIMATE = f"""
     ) LANGUAGE plpgsql STABLE
     {LOOKUP_SETTINGS} SET enable_sort = off
     SET hnsw.iterative_scan = relaxed_order SET hnsw.ef_search = 100
+    SET hnsw.max_scan_tuples = 4000
     AS $body$
     BEGIN
         SELECT array_agg(x.chunk_key ORDER BY x.distance, x.chunk_key),
