@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,3 +210,36 @@ async def test_a_module_ends_when_the_supervisor_s_pipe_closes(
 async def pid_ended(pid: int | None) -> None:
     assert pid is not None
     assert await asyncio.to_thread(wait_ended, psutil.Process(pid), WITHIN_S)
+
+
+def test_a_program_ends_with_the_supervisor_where_there_is_no_prctl() -> None:
+    code = (
+        "import sys; from meshkit.supervisor import launch\n"
+        "sys.platform = 'darwin'\n"
+        "launch.main(['program', sys.argv[1], '-c', sys.argv[2]])\n"
+    )
+    program = (
+        "import signal, sys, threading; stop = threading.Event()\n"
+        "signal.signal(signal.SIGINT, lambda *_: stop.set())\n"
+        "print('up', flush=True); stop.wait(); print('fast shutdown', flush=True)\n"
+    )
+    ours, theirs = os.pipe()
+    environment = {
+        **os.environ,
+        "CITEMESH_SUPERVISOR_PID": str(os.getpid()),
+        "CITEMESH_SUPERVISOR_FD": str(ours),
+        "CITEMESH_LAUNCH_DEATH_SIGNAL": str(int(signal.SIGINT)),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", code, sys.executable, program],
+        env=environment,
+        pass_fds=(ours,),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(ours)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        os.close(theirs)
+        assert process.stdout.readline() == "fast shutdown\n"
+        assert process.wait(WITHIN_S) == 0

@@ -14,6 +14,8 @@ import json
 import os
 import sys
 
+import asyncpg
+
 from meshkit.database.bootstrap import DatabaseUnfit, bootstrap
 from meshkit.database.migrate import MigrationBusy, migrate
 from meshkit.logging import configure, logger
@@ -34,6 +36,13 @@ def main() -> None:
         revisions = asyncio.run(prepare(admin_dsn, passwords))
     except (DatabaseUnfit, MigrationBusy) as error:
         sys.exit(str(error))
+    except (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+    ) as error:
+        sys.exit(f"The database refuses the connection: {error}.")
+    except OSError as error:
+        sys.exit(f"The database cannot be reached: {error}.")
     logger(__name__).info("database prepared", **revisions)
 
 
