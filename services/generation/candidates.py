@@ -122,7 +122,7 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
             same = f"{passage.chunk.document_id}\n{key}"
             if same in seen or not _answers(key) or _masked(key) in running:
                 continue
-            if key in headings or (not unit.is_row and _is_fragment(text)):
+            if key in headings or _is_fragment(text, is_row=unit.is_row):
                 continue
             seen.add(same)
             yield Candidate(passage, unit.start, unit.end, order, unit.is_row)
@@ -135,9 +135,11 @@ def _answers(line: str) -> bool:
     return fits and not line.endswith(("?", ":"))
 
 
-def _is_fragment(text: str) -> bool:
+def _is_fragment(text: str, *, is_row: bool) -> bool:
     """Whether a line is the head of a statement or of a column, and no statement itself."""
-    if text.endswith(",") or (len(text.split()) < 4 and _PLAIN_WORDS.fullmatch(text)):
+    if text.endswith(",") or is_row:
+        return text.endswith(",")
+    if len(text.split()) < 4 and _PLAIN_WORDS.fullmatch(text):
         return True
     letters = [character for character in text if character.isalpha()]
     return 5 * sum(character.isupper() for character in letters) > 4 * len(letters)

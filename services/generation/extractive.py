@@ -131,13 +131,9 @@ class ExtractiveGenerator:
         order = sorted(worth, key=lambda index: (-worth[index], index))
         floor = max(limits.answer_logit, worth[order[0]] - limits.companion_gap)
         chosen = [found[index] for index in order if worth[index] >= floor]
-        title = title_match(question, chosen[0].passage)
-        companions = [
-            other
-            for other in chosen[1:]
-            if not alike(chosen[0], other) and title_match(question, other.passage) >= title
-        ]
-        return [chosen[0], *companions[:1]]
+        best = chosen[0]
+        companions = [other for other in chosen[1:] if _goes_with(question, best, other)]
+        return [best, *companions[:1]]
 
     def _doubt(self, question: str, found: Sequence[Candidate], candidate: Candidate) -> float:
         """Taken off a sentence that does not say what the question is about.
@@ -160,6 +156,16 @@ class ExtractiveGenerator:
         best = found[0]
         enough = coverage(question, best) >= self._thresholds.answer_coverage
         return [best] if enough else []
+
+
+def _goes_with(question: str, best: Candidate, other: Candidate) -> bool:
+    """Whether a second sentence adds to the first and is about the same document's subject."""
+    wanted = names(question)
+    stranger = lacks(other.passage, wanted) and not lacks(best.passage, wanted)
+    titled = title_match(question, best.passage)
+    return (
+        not stranger and not alike(best, other) and title_match(question, other.passage) >= titled
+    )
 
 
 def _within(chosen: Sequence[Candidate], characters: int) -> list[Candidate]:

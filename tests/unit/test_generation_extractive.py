@@ -134,7 +134,7 @@ async def test_the_same_sentence_of_two_documents_is_said_once() -> None:
 
 async def test_announcements_and_running_feet_are_no_answers() -> None:
     first = (
-        "Nine Months Ended\nOctober 30,\nCash flows from operating activities:\n"
+        "Nine Months Ended\nOctober 30, October 31,\nCash flows from operating activities:\n"
         "Apple Inc. | Q1 2023 Form 10-Q | 18"
     )
     second = "Something else is here.\nApple Inc. | Q1 2023 Form 10-Q | 17"
@@ -154,3 +154,13 @@ async def test_of_two_quarters_the_one_the_title_names_answers() -> None:
     for question in ("What was the gross margin in Q1 2023?", "Gross margin, first quarter 2023?"):
         text, _ = await written(scorer, found, question)
         assert text.startswith("Gross margin 50,332 35,885 [2]")
+
+
+async def test_a_second_sentence_about_somebody_else_is_left_out() -> None:
+    found = [
+        passage("1", "Apple Inc. repurchased shares for 19 billion dollars in the quarter."),
+        passage("2", "We did not repurchase any shares during the first quarter."),
+    ]
+    scorer = Opinion({"19 billion": 7.0, "did not": 7.5})
+    text, _ = await written(scorer, found, "Did the company Apple repurchase shares?")
+    assert text == f"{found[0].chunk.text} [1]"
