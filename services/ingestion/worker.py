@@ -125,6 +125,11 @@ class Worker:
             return False
         if job is None:
             return False
+        if self._draining.is_set():
+            # A task cancelled before its first step would never give the lease back.
+            mine = job
+            await self._close(mine, lambda: self._tools.queue.give_back(mine), "given back")
+            return False
         task = asyncio.create_task(self._work(job), name=f"ingest {job.document_id}")
         self._running.add(task)
         task.add_done_callback(self._finished)
