@@ -186,8 +186,7 @@ async def bench(options: argparse.Namespace) -> dict[str, Any]:
         with running_mesh(data, TRACING) as mesh:
             idle = measure_idle(mesh)
             fill(mesh, options.filings)
-            cluster = Cluster(data / "postgres")
-            cluster.prepare()
+            cluster = Cluster.attach(data / "postgres")
             async with open_kernels(cluster.admin_dsn) as kernels:
                 real = await corpus.stored_chunks(cluster.admin_dsn, kernels.table)
                 print(f"{len(real.texts)} real chunks, growing to {options.chunks}", flush=True)
