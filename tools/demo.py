@@ -111,7 +111,7 @@ class Mesh:
     def stop(self) -> None:
         """Stops the mesh and waits until all of it is gone."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.terminate()
         try:
             self._process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -169,6 +169,8 @@ def main() -> int:
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop_on_signal)
+    # A shell starts what it puts into the background deaf to SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     directory = Path(tempfile.mkdtemp(prefix="citemesh-demo-"))
     # Postgres may run as another account, which must be able to reach its files.
