@@ -200,16 +200,19 @@ async def _gone(request: Request) -> None:
 
 
 async def _whole(call: Any) -> generation_v1.DoneEvent:
+    """The closing event; the stream is read to its end, so that it counts as completed."""
+    done: generation_v1.DoneEvent | None = None
     async with streaming(call):
         async for message in call:
             name = message.event.WhichOneof("event")
             if name == "done":
-                done: generation_v1.DoneEvent = message.event.done
-                return done
-            if name == "error":
+                done = message.event.done
+            elif name == "error":
                 error = message.event.error
                 raise _KINDS.get(error.reason, Unavailable)(error.reason, error.detail)
-    raise Internal("ANSWER_INCOMPLETE", "The answer ended without its closing event.")
+    if done is None:
+        raise Internal("ANSWER_INCOMPLETE", "The answer ended without its closing event.")
+    return done
 
 
 @router.post(

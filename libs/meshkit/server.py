@@ -15,7 +15,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -236,10 +241,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
 
-            async def serve_stream(request: Any, servicer_context: Any) -> AsyncIterator[Any]:
-                async with self._counted(Call(method, headers, servicer_context)):
-                    async for message in inner(checked(request), servicer_context):
-                        yield message
+            async def serve_stream(request: Any, servicer_context: Any) -> None:
+                # Written, not yielded: gRPC would leave a generator that it cancels
+                # to the garbage collector, which ends the stages in another context.
+                async with (
+                    self._counted(Call(method, headers, servicer_context)),
+                    aclosing(inner(checked(request), servicer_context)) as messages,
+                ):
+                    async for message in messages:
+                        await servicer_context.write(message)
 
             behaviour: Any = serve_stream
         else:
