@@ -57,9 +57,7 @@ async def stored_chunks(admin_dsn: str, table: str) -> Stored:
 
 
 def questions(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """Different questions about what the texts say: a few consecutive words of one, and a number
-    that occurs nowhere else.
-    """
+    """Different questions: a few consecutive words of a text, and a number of their own."""
     chance = random.Random(seed)
     found = []
     for number in range(count):
@@ -72,10 +70,8 @@ def questions(texts: Sequence[str], count: int, seed: int) -> list[str]:
 def document_text(texts: Sequence[str], paragraphs: int, seed: int) -> bytes:
     """A text file of shuffled real sentences that no other seed repeats."""
     chance = random.Random(seed)
-    lines = [f"# Report {seed}"]
-    for _ in range(paragraphs):
-        lines.append(f"{chance.random():.9f} {chance.choice(texts)}")
-    return "\n\n".join(lines).encode()
+    body = [f"{chance.random():.9f} {chance.choice(texts)}" for _ in range(paragraphs)]
+    return "\n\n".join([f"# Report {seed}", *body]).encode()
 
 
 async def grow(mesh: RunningMesh, space: str, real: Stored, total: int) -> None:

@@ -29,7 +29,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
         self._embedding = embedding
         self._directory = directory
 
-    async def Embed(self, request: v1.EmbedRequest, _context: Any) -> v1.EmbedResponse:  # noqa: N802
+    async def Embed(self, request: v1.EmbedRequest, _context: Any) -> v1.EmbedResponse:
         """Embeds texts in one space."""
         require_scope(READ, WRITE, ADMIN, INTERNAL)
         result = await self._embedding.embed(
@@ -52,7 +52,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
             cached_count=result.cached_count,
         )
 
-    async def ListSpaces(  # noqa: N802
+    async def ListSpaces(
         self, _request: v1.ListSpacesRequest, _context: Any
     ) -> v1.ListSpacesResponse:
         """Every space, the active one first."""
@@ -60,7 +60,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
         spaces = await self._directory.all()
         return v1.ListSpacesResponse(spaces=[self._message(space) for space in spaces])
 
-    async def CreateSpace(  # noqa: N802
+    async def CreateSpace(
         self, request: v1.CreateSpaceRequest, _context: Any
     ) -> v1.CreateSpaceResponse:
         """Registers a configured space."""
@@ -69,7 +69,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
             space=self._message(await self._directory.create(request.name))
         )
 
-    async def SwitchSpace(  # noqa: N802
+    async def SwitchSpace(
         self, request: v1.SwitchSpaceRequest, _context: Any
     ) -> v1.SwitchSpaceResponse:
         """Makes a populated space the active one."""
@@ -79,7 +79,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
             active=self._message(active), previous=self._message(previous)
         )
 
-    async def PurgeProject(  # noqa: N802
+    async def PurgeProject(
         self, request: v1.PurgeProjectRequest, _context: Any
     ) -> v1.PurgeProjectResponse:
         """Forgets every cached vector of a project."""

@@ -31,7 +31,7 @@ class RerankServicer(v1.RerankServiceServicer):
         self._budget = budget
         self._margin = margin_seconds
 
-    async def Rerank(self, request: v1.RerankRequest, _context: Any) -> v1.RerankResponse:  # noqa: N802
+    async def Rerank(self, request: v1.RerankRequest, _context: Any) -> v1.RerankResponse:
         """Scores passages against a query, as many as the deadline allows."""
         require_scope(READ, WRITE, ADMIN, INTERNAL)
         left = deadline.remaining()

@@ -54,7 +54,7 @@ class Echo(guardrail_v1.GuardrailServiceServicer):
         self.leave = asyncio.Event()
         self.downstream: guardrail_v1.GuardrailServiceAsyncStub | None = None
 
-    async def CheckInput(self, request: Any, _: Any) -> guardrail_v1.CheckInputResponse:  # noqa: N802
+    async def CheckInput(self, request: Any, _: Any) -> guardrail_v1.CheckInputResponse:
         self.calls += 1
         self.entered.set()
         match request.text:
@@ -78,7 +78,7 @@ class Echo(guardrail_v1.GuardrailServiceServicer):
                 return guardrail_v1.CheckInputResponse(text=str(deadline.remaining()))
         return guardrail_v1.CheckInputResponse(text=context.current().project_id)
 
-    async def FilterOutput(  # noqa: N802
+    async def FilterOutput(
         self, requests: AsyncIterator[Any], _: Any
     ) -> AsyncIterator[guardrail_v1.FilterOutputResponse]:
         try:

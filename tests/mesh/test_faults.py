@@ -115,7 +115,8 @@ def test_half_an_upload_leaves_nothing_behind(mesh: RunningMesh) -> None:
     body = part + b"The first half of a sentence " * 5000
     head = (
         f"POST /v1/documents HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {mesh.api_key}\r\n"
-        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body) + 9999}\r\n\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n"
+        f"Content-Length: {len(body) + 9999}\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(head.encode() + body)

@@ -80,7 +80,7 @@ class Services(
         self.requests.append(request)
         return await self.replies[name](request) if name in self.replies else otherwise
 
-    async def UploadDocument(self, messages: Any, _: Any) -> Any:  # noqa: N802
+    async def UploadDocument(self, messages: Any, _: Any) -> Any:
         self.contexts.append(context.current())
         found = Uploaded()
         self.uploads.append(found)
@@ -110,45 +110,45 @@ class Services(
         )
         return ingestion_v1.UploadDocumentResponse(document=document)
 
-    async def GetDocument(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def GetDocument(self, request: Any, _: Any) -> Any:
         return await self._reply("GetDocument", request, ingestion_v1.GetDocumentResponse())
 
-    async def ListDocuments(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def ListDocuments(self, request: Any, _: Any) -> Any:
         return await self._reply("ListDocuments", request, ingestion_v1.ListDocumentsResponse())
 
-    async def DeleteDocument(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def DeleteDocument(self, request: Any, _: Any) -> Any:
         return await self._reply("DeleteDocument", request, ingestion_v1.DeleteDocumentResponse())
 
-    async def ReprocessDocument(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def ReprocessDocument(self, request: Any, _: Any) -> Any:
         return await self._reply(
             "ReprocessDocument", request, ingestion_v1.ReprocessDocumentResponse()
         )
 
-    async def WatchDocument(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def WatchDocument(self, request: Any, _: Any) -> AsyncIterator[Any]:
         self.contexts.append(context.current())
         async for message in self.streams["WatchDocument"](request):
             yield message
 
-    async def ExportProject(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def ExportProject(self, request: Any, _: Any) -> AsyncIterator[Any]:
         self.contexts.append(context.current())
         async for message in self.streams["ExportProject"](request):
             yield message
 
-    async def PurgeProject(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def PurgeProject(self, request: Any, _: Any) -> Any:
         name = type(request).DESCRIPTOR.file.package
         module = ingestion_v1 if "ingestion" in name else generation_v1
         return await self._reply(f"PurgeProject {name}", request, module.PurgeProjectResponse())
 
-    async def Search(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def Search(self, request: Any, _: Any) -> Any:
         return await self._reply("Search", request, retrieval_v1.SearchResponse())
 
-    async def ReadChunks(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def ReadChunks(self, request: Any, _: Any) -> Any:
         return await self._reply("ReadChunks", request, retrieval_v1.ReadChunksResponse())
 
-    async def RecordFeedback(self, request: Any, _: Any) -> Any:  # noqa: N802
+    async def RecordFeedback(self, request: Any, _: Any) -> Any:
         return await self._reply("RecordFeedback", request, generation_v1.RecordFeedbackResponse())
 
-    async def Answer(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def Answer(self, request: Any, _: Any) -> AsyncIterator[Any]:
         self.contexts.append(context.current())
         self.requests.append(request)
         async for message in self.streams["Answer"](request):
