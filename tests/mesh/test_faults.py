@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,17 @@ def test_text_that_is_not_utf8_is_read_as_its_author_wrote_it(
 
 
 def test_an_upload_of_two_gigabytes_is_refused_before_it_is_sent(mesh: RunningMesh) -> None:
-    host, port = mesh.url.removeprefix("http://").split(":")
-    head = (
-        f"POST /v1/documents HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {mesh.api_key}\r\n"
-        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {2 * 1024**3}\r\n\r\n"
-    )
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head.encode())
-        reply = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    assert reply.startswith("HTTP/1.1 413")
-    assert "FILE_TOO_LARGE" in reply
+    connection = HTTPConnection(mesh.url.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/v1/documents")
+    connection.putheader("Authorization", f"Bearer {mesh.api_key}")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(2 * 1024**3))
+    connection.endheaders()
+    reply = connection.getresponse()
+    refused = json.loads(reply.read())
+    connection.close()
+    assert (reply.status, refused["reason"]) == (413, "FILE_TOO_LARGE")
+    assert refused["request_id"]
 
 
 def test_half_an_upload_leaves_nothing_behind(mesh: RunningMesh) -> None:

@@ -179,7 +179,8 @@ def _ensure_in_process(folder: Path, start: Any) -> None:
 
 def test_of_several_processes_one_fetches_and_the_others_wait(tmp_path: Path) -> None:
     write_wheel(tmp_path)
-    spawn = multiprocessing.get_context("fork")
+    # Spawned: a fork of this process would take gRPC's threads apart.
+    spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(4)
     processes = [spawn.Process(target=_ensure_in_process, args=(tmp_path, start)) for _ in range(4)]
     for process in processes:

@@ -29,6 +29,8 @@ import threading
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
+NOT_RUNNABLE = 126
+"""Exit code when the program cannot be run at all, as shells have it."""
 HARD_EXIT_AFTER_S = 15.0
 """A child that has not finished draining this long after its supervisor vanished just exits."""
 
@@ -54,7 +56,11 @@ def main(arguments: list[str]) -> None:
         sys.argv = [target, *arguments[2:]]
         runpy.run_module(target, run_name="__main__", alter_sys=True)
     elif pipe is None or sys.platform == "linux":
-        os.execv(target, arguments[1:])  # noqa: S606
+        try:
+            os.execv(target, arguments[1:])  # noqa: S606
+        except OSError as error:
+            sys.stderr.write(f"{error.strerror}\n")
+            sys.exit(NOT_RUNNABLE)
     else:
         _run_beside_pipe(arguments[1:], pipe, death_signal)
 

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import psutil
 
 from meshkit.supervisor import ports
+from meshkit.supervisor.launch import NOT_RUNNABLE
 from meshkit.supervisor.postgres.account import can_reach, hand_over, unprivileged_account
 from meshkit.supervisor.postgres.binaries import bin_directory
 from meshkit.supervisor.postgres.configuration import arguments
@@ -167,28 +168,26 @@ class Cluster:
         partial.rename(self.data)
 
     def _run(self, program: str, *args: str) -> str:
-        identity = {}
-        if self.account is not None:
-            identity = {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
-        try:
-            done = subprocess.run(
-                [str(self._bin / program), *args],
-                env=dict(self.environment()),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=120,
-                check=False,
-                **identity,  # type: ignore[call-overload]
-            )
-        except OSError as error:
+        """Runs a program of Postgres as its account, through the launcher: the account is changed
+        after exec, because gRPC's fork handlers crash a child that Python changes before it.
+        """
+        done = subprocess.run(
+            self._launched(program, *args),
+            env=self.launch_environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode == NOT_RUNNABLE:
             raise PostgresError(
                 "POSTGRES_NOT_RUNNABLE",
                 f"The bundled Postgres program {program} does not run on this machine: "
-                f"{error.strerror}; set CITEMESH_DATABASE_URL to a Postgres of your own.",
-            ) from error
+                f"{done.stdout.strip()}; set CITEMESH_DATABASE_URL to a Postgres of your own.",
+            )
         if done.returncode != 0:
             last = (done.stdout.strip().splitlines() or ["no output"])[-1]
             raise PostgresError("POSTGRES_SETUP_FAILED", f"{program} failed: {last}")
@@ -277,9 +276,11 @@ class Cluster:
 
     def command(self) -> list[str]:
         """What to run; it goes through `meshkit.supervisor.launch` to die with its parent."""
-        postgres = str(self._bin / "postgres")
-        launcher = [sys.executable, "-m", "meshkit.supervisor.launch", "program", postgres]
-        return [*launcher, "-D", str(self.data), *arguments(self.port)]
+        return self._launched("postgres", "-D", str(self.data), *arguments(self.port))
+
+    def _launched(self, program: str, *args: str) -> list[str]:
+        launcher = [sys.executable, "-P", "-m", "meshkit.supervisor.launch", "program"]
+        return [*launcher, str(self._bin / program), *args]
 
     def environment(self) -> Mapping[str, str]:
         """Its environment: nothing of the caller's, whose secrets are none of its business."""
