@@ -168,8 +168,10 @@ class Cluster:
         partial.rename(self.data)
 
     def _run(self, program: str, *args: str) -> str:
-        """Runs a program of Postgres as its account, through the launcher: the account is changed
-        after exec, because gRPC's fork handlers crash a child that Python changes before it.
+        """Runs a program of Postgres as its account.
+
+        The launcher changes the account after exec: changed between fork and exec, the child ran
+        gRPC's fork handlers and crashed.
         """
         done = subprocess.run(
             self._launched(program, *args),
