@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=20_000, help="chunks to search in")
     parser.add_argument("--rounds", type=int, default=400, help="interleaved rounds")
     parser.add_argument("--repeats", type=int, default=5, help="documents ingested for the ratio")
-    parser.add_argument("--filings", type=int, default=6, help="real documents ingested first")
+    parser.add_argument("--filings", type=int, default=12, help="real documents ingested first")
     result = asyncio.run(bench(parser.parse_args()))
     print(json.dumps(result))
 
