@@ -53,6 +53,8 @@ class Authenticator:
         self._known: OrderedDict[bytes, tuple[float, FoundKey | None]] = OrderedDict()
         self._live: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self._used: set[str] = set()
+        self._forgotten = 0
+        """How often everything was forgotten: what was read before is not remembered after."""
 
     async def authenticate(self, headers: Mapping[str, str], address: str) -> Caller:
         """The caller behind the headers; a refusal counts against the address.
@@ -98,7 +100,10 @@ class Authenticator:
         known = self._known.get(hashed)
         if known is not None and known[0] > now:
             return known[1]
+        forgotten = self._forgotten
         found = await self._keys.find(hashed)
+        if forgotten != self._forgotten:
+            return found
         self._known[hashed] = (now + self._cache_seconds, found)
         self._known.move_to_end(hashed)
         if len(self._known) > _REMEMBERED:
@@ -116,10 +121,13 @@ class Authenticator:
         known = self._live.get(project_id)
         if known is not None and known[0] > now:
             return known[1]
+        forgotten = self._forgotten
         try:
             live = (await self._projects.get(project_id)).deleted_at is None
         except NotFound:
             live = False
+        if forgotten != self._forgotten:
+            return live
         self._live[project_id] = (now + self._cache_seconds, live)
         self._live.move_to_end(project_id)
         if len(self._live) > _REMEMBERED:
@@ -128,6 +136,7 @@ class Authenticator:
 
     def forget(self) -> None:
         """Looks every key and project up anew; called after a key or project changed."""
+        self._forgotten += 1
         self._known.clear()
         self._live.clear()
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -30,6 +31,8 @@ from meshkit.errors import Cancelled, InvalidInput, MeshError, TooLarge, Unavail
 from meshkit.logging import logger
 
 log = logger(__name__)
+
+T = TypeVar("T")
 
 FIELDS = ("title", "labels", "allow")
 _FIELD_BYTES = 64 * 1024
@@ -65,7 +68,8 @@ class Metadata:
                 self.labels = _labels(text)
             else:
                 self.allow = _principals(text)
-        except ValueError:
+        # RecursionError: brackets in brackets, thousands deep.
+        except (ValueError, RecursionError):
             shapes = {
                 "title": "text in UTF-8",
                 "labels": 'a JSON object of strings such as {"year": "2024"}',
@@ -81,13 +85,19 @@ def _labels(text: str) -> dict[str, str]:
     found = json.loads(text) if text.strip() else {}
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         raise ValueError("no object of strings")
-    return found
+    return _encodable(found)
 
 
 def _principals(text: str) -> list[str]:
     found = json.loads(text) if text.strip() else []
     if not isinstance(found, list) or not all(isinstance(v, str) for v in found):
         raise ValueError("no list of strings")
+    return _encodable(found)
+
+
+def _encodable(found: T) -> T:
+    """What was read, unless it holds half a character, which JSON can spell and UTF-8 cannot."""
+    json.dumps(found, ensure_ascii=False).encode()
     return found
 
 

@@ -158,11 +158,13 @@ async def delete_project(request: Request, project_id: str) -> Response:
     await mesh.projects.close(project_id)
     mesh.authenticator.forget()
     seconds = mesh.settings.export_seconds
-    context = sign(mesh, caller_of(request), request_id_of(request), project_id=project_id)
-    with acting_as(context):
+    caller, request_id = caller_of(request), request_id_of(request)
+    # Signed for each call: the first may take longer than a context lives.
+    with acting_as(sign(mesh, caller, request_id, project_id=project_id)):
         documents = await mesh.ingestion.PurgeProject(
             ingestion_v1.PurgeProjectRequest(project_id=project_id), timeout=seconds
         )
+    with acting_as(sign(mesh, caller, request_id, project_id=project_id)):
         answers = await mesh.generation.PurgeProject(
             generation_v1.PurgeProjectRequest(project_id=project_id), timeout=seconds
         )

@@ -104,7 +104,8 @@ async def usage(
 ) -> Response:
     """Tokens, cost and requests by day, model and stage, and the budget that is left."""
     last = last_day or datetime.now(UTC).date()
-    first = first_day or last - timedelta(days=30)
+    # The calendar's first days have no 30 days before them.
+    first = first_day or last - min(timedelta(days=30), last - date.min)
     if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
         raise InvalidInput(
             "FIELD_INVALID", f"The days must be in order and at most {MOST_DAYS} of them."

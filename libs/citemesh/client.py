@@ -182,7 +182,8 @@ def connect(url: str, api_key: str, *, addresses: Mapping[str, str] | None = Non
 
 
 async def _with_context(mesh: Mesh, details: Any) -> Any:
-    metadata = details.metadata or grpc.aio.Metadata()
+    # A copy: the caller may use its own for the next call.
+    metadata = grpc.aio.Metadata(*(details.metadata or ()))
     metadata.add(CONTEXT_HEADER, await mesh.token())
     return details._replace(metadata=metadata)
 

@@ -26,6 +26,8 @@ from meshkit.telemetry import tracing
 from meshkit.telemetry.metrics import client_duration
 
 CONTEXT_HEADER = "x-citemesh-context"
+RESPONSE_BYTES = 64 * 1024 * 1024
+"""Largest message of an answer that is taken."""
 DEFAULT_TIMEOUT_SECONDS = 10.0
 """For calls that name no timeout, so that none waits for ever."""
 
@@ -62,6 +64,9 @@ def options(grpc_service: str) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # A hundred hits with their neighbours are more than the 4 MiB that gRPC takes,
+        # and would look like a service at its limit.
+        ("grpc.max_receive_message_length", RESPONSE_BYTES),
     ]
 
 

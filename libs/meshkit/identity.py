@@ -33,7 +33,8 @@ GATEWAY = "gateway"
 LEEWAY_SECONDS = 30.0
 """Clocks of two machines may differ by this much."""
 REQUEST_SECONDS = 300.0
-"""Life of a context; longer than any deadline of a request."""
+"""Life of a context. A call is checked when it begins, so a stream may last longer; a call
+begun later needs a context signed later."""
 SERVICE_SCOPES = frozenset({READ, WRITE, INTERNAL})
 _REMEMBERED = 4096
 

@@ -52,6 +52,9 @@ log = logger(__name__)
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 """Tells the caller's gRPC that this answer was meant: it must not call again."""
 
+METADATA_BYTES = 512 * 1024
+"""Largest headers of a call: room for a context with 256 principals of 256 characters."""
+
 FAREWELL_SECONDS = 0.2
 """For the last words on open connections: NOT_SERVING to watchers, GOAWAY to all."""
 
@@ -285,6 +288,10 @@ def options(settings: ServiceSettings) -> list[tuple[str, Any]]:
         # The channel factory pings every 30 s; the default would call that abuse.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A signed context with 256 principals is larger than the 8 KiB of headers
+        # that gRPC takes (16 KiB at most), and every call of its key would fail.
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ]
 
 

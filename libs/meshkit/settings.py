@@ -9,6 +9,7 @@ A `CITEMESH_<SERVICE>_...` variable that no field reads stops the start.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -117,6 +118,11 @@ def load(cls: type[S], environment: Mapping[str, str] | None = None) -> S:
         raise SettingsInvalid("; ".join(lines) + ".") from None
 
 
+_USER_IN_URL = re.compile(r"(?<=://)\S*@")
+
+
 def visible(settings: ServiceSettings) -> dict[str, str]:
-    """The settings for a log line; secrets show as stars."""
-    return {name: str(value) for name, value in settings.model_dump().items()}
+    """The settings for a log line; secrets, also a password in a URL, show as stars."""
+    return {
+        name: _USER_IN_URL.sub("***@", str(value)) for name, value in settings.model_dump().items()
+    }

@@ -68,6 +68,7 @@ class Budget:
         self._database = database
         self._entries: list[Entry] = []
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def spend(
@@ -161,20 +162,22 @@ class Budget:
                 await self._wake.wait()
                 await asyncio.sleep(FLUSH_SECONDS)
                 self._wake.clear()
-                await self.flush()
+                # Cancelled while it writes, it would neither have written nor kept them.
+                await asyncio.shield(self.flush())
         finally:
             await asyncio.shield(self.flush())
 
     async def flush(self) -> None:
         """Writes noted entries; keeps them for the next time when that fails."""
-        entries, self._entries = self._entries, []
-        if not entries:
-            return
-        try:
-            async with self._database.connection() as connection:
-                lines: list[dict[str, Any]] = [asdict(entry) for entry in entries]
-                await connection.execute("SELECT usage.record($1::jsonb)", json.dumps(lines))
-        except (MeshError, asyncpg.PostgresError) as error:
-            log.warning("usage entries kept for later", error=type(error).__name__)
-            self._entries[:0] = entries
-            self._wake.set()
+        async with self._writing:
+            entries, self._entries = self._entries, []
+            if not entries:
+                return
+            try:
+                async with self._database.connection() as connection:
+                    lines: list[dict[str, Any]] = [asdict(entry) for entry in entries]
+                    await connection.execute("SELECT usage.record($1::jsonb)", json.dumps(lines))
+            except (MeshError, asyncpg.PostgresError) as error:
+                log.warning("usage entries kept for later", error=type(error).__name__)
+                self._entries[:0] = entries
+                self._wake.set()

@@ -22,7 +22,8 @@ _LOOKALIKES = str.maketrans(
     "аеорсухіјѕԁһԛԝАВЕКМНОРСТУХІЈЅαορνικΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "aeopcyxijsdhqwABEKMHOPCTYXIJSaopvikABEZHIKMNOPTYX",
 )
-_MIXED_WORD = re.compile(r"\w*[A-Za-z]\w*")
+_WORD = re.compile(r"\w+")
+_LATIN_LETTER = re.compile("[A-Za-z]")
 _NOT_LATIN_LETTER = re.compile("[\u0370-\u03ff\u0400-\u052f]")
 _SPACED = re.compile(r"(?<!\w)(?:\w[ .\-_*]){5,}\w(?!\w)")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{24,4096}={0,2}(?![A-Za-z0-9+/=])")
@@ -51,9 +52,12 @@ def _unhide(text: str) -> str:
 
     def fold(match: re.Match[str]) -> str:
         word = match.group()
-        return word.translate(_LOOKALIKES) if _NOT_LATIN_LETTER.search(word) else word
+        mixed = _NOT_LATIN_LETTER.search(word) and _LATIN_LETTER.search(word)
+        return word.translate(_LOOKALIKES) if mixed else word
 
-    return _MIXED_WORD.sub(fold, shown)
+    # Whole words: a pattern that asks for the letter itself tries every place of a long word
+    # without one, in time that grows with the square of its length.
+    return _WORD.sub(fold, shown)
 
 
 def _join(text: str) -> str:

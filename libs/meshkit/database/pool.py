@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from meshkit.errors import Unavailable
+from meshkit.errors import InvalidInput, Unavailable
 from meshkit.logging import logger
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
@@ -31,6 +31,9 @@ UNREACHABLE = (
     OSError,
 )
 """What Postgres being away, starting or restarting looks like."""
+
+NO_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+"""What a text that Postgres cannot hold looks like: one with a NUL character."""
 
 ACQUIRE_SECONDS = 5.0
 """Longest wait for a free connection."""
@@ -101,6 +104,7 @@ class Database:
         Raises:
             Unavailable: DATABASE_UNAVAILABLE when Postgres is away, DATABASE_BUSY
                 when no connection comes free.
+            InvalidInput: TEXT_INVALID when a text cannot be stored.
         """
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
@@ -116,6 +120,10 @@ class Database:
             yield connection
         except UNREACHABLE as error:
             raise unavailable() from error
+        except NO_TEXT as error:
+            raise InvalidInput(
+                "TEXT_INVALID", "A text holds a character that cannot be stored, such as NUL."
+            ) from error
         finally:
             await self._pool.release(connection)
 
