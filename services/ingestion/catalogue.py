@@ -30,7 +30,9 @@ class Added:
 
     document: Document
     existing: bool
-    """Nothing new was stored: the same content, or the same request."""
+    """There is no new version: the same content, or the same request."""
+    stored: bool
+    """A version reads the file that was sent; otherwise nobody needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ class Catalogue:
         async with self._database.project(context.project_id) as connection:
             known = await earlier(connection, context, request)
             if known is not None:
-                return Added(await _get(connection, context, known), existing=True)
+                found = await _get(connection, context, known)
+                return Added(found, existing=True, stored=False)
             if document_id:
                 added = await self._add_version(connection, context, document_id, file, metadata)
             else:
@@ -191,10 +194,12 @@ class Catalogue:
             list(context.principals),
         )
         if same is not None:
-            if same["state"] == State.FAILED:
+            failed = same["state"] == State.FAILED
+            if failed:
                 await self._room(connection, context)
-                await versions.requeue(connection, same["document_id"], same["version"])
-            return Added(await _get(connection, context, same["document_id"]), existing=True)
+                await versions.requeue(connection, same["document_id"], same["version"], file)
+            found = await _get(connection, context, same["document_id"])
+            return Added(found, existing=True, stored=failed)
         await self._room(connection, context)
         document_id = new_id("doc")
         await connection.execute(
@@ -203,7 +208,8 @@ class Catalogue:
             *(document_id, context.project_id),
         )
         await versions.insert(connection, context, document_id, 1, file, metadata)
-        return Added(await _get(connection, context, document_id), existing=False)
+        found = await _get(connection, context, document_id)
+        return Added(found, existing=False, stored=True)
 
     async def _add_version(
         self,
@@ -216,7 +222,7 @@ class Catalogue:
         await _lock(connection, context, document_id)
         latest = await _get(connection, context, document_id)
         if latest.sha256 == file.sha256 and latest.state is not State.FAILED:
-            return Added(latest, existing=True)
+            return Added(latest, existing=True, stored=False)
         await self._room(connection, context)
         # What the caller leaves empty stays as it was: above all who may see it.
         merged = Metadata(
@@ -227,7 +233,8 @@ class Catalogue:
         )
         version = await versions.take_next(connection, document_id)
         await versions.insert(connection, context, document_id, version, file, merged)
-        return Added(await _get(connection, context, document_id), existing=False)
+        found = await _get(connection, context, document_id)
+        return Added(found, existing=False, stored=True)
 
     async def _room(self, connection: Connection, context: RequestContext) -> None:
         """Refuses more work than the queue may hold, and wakes a worker for what is added."""

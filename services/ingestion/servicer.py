@@ -12,7 +12,14 @@ import grpc
 from citemesh.ingestion import v1
 from meshkit import pagetoken
 from meshkit.context import ADMIN, INTERNAL, READ, WRITE, RequestContext, require_scope
-from meshkit.errors import InvalidInput, PermissionDenied, Unavailable
+from meshkit.errors import (
+    Conflict,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from services.ingestion.blobs import BlobStore
 from services.ingestion.catalogue import Added, Catalogue
 from services.ingestion.changes import Changes
@@ -76,8 +83,11 @@ class IngestionServicer(v1.IngestionServiceServicer):
         return v1.UploadDocumentResponse(document=message(added.document), existing=added.existing)
 
     async def _add(self, caller: RequestContext, file: StoredFile, start: v1.UploadStart) -> Added:
-        """Adds the file; when it is not needed it does not stay."""
-        added = None
+        """Adds the file; when it is not needed it does not stay.
+
+        After a lost connection or a cancellation the commit may have happened all
+        the same: then the file stays, and goes as an orphan if no version names it.
+        """
         try:
             added = await self._parts.catalogue.add(
                 caller,
@@ -86,10 +96,12 @@ class IngestionServicer(v1.IngestionServiceServicer):
                 document_id=start.document_id,
                 request_id=start.request_id,
             )
-            return added
-        finally:
-            if added is None or added.existing:
-                await self._parts.blobs.delete(file.blob_key)
+        except (Conflict, InvalidInput, LimitExceeded, NotFound):
+            await self._parts.blobs.delete(file.blob_key)
+            raise
+        if not added.stored:
+            await self._parts.blobs.delete(file.blob_key)
+        return added
 
     async def GetDocument(
         self, request: v1.GetDocumentRequest, _context: Context

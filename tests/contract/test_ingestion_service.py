@@ -194,6 +194,26 @@ async def test_a_file_that_cannot_be_read_fails_with_its_reason_and_can_be_uploa
     assert not again.document.error.reason
 
 
+async def test_a_document_whose_stored_file_is_gone_is_healed_by_uploading_it_again(
+    room: Room, ingestion: Ingestion
+) -> None:
+    data = text_of(3)
+    document = (await ingestion.upload(data)).document
+    await ingestion.settled(document.id)
+    blobs = room.blobs / ingestion.project_id
+    for path in blobs.iterdir():
+        path.unlink()
+    request = v1.ReprocessDocumentRequest(document_id=document.id, request_id=new_id("req"))
+    with acting_as(ingestion.caller()):
+        await ingestion.stub.ReprocessDocument(request, timeout=10)
+    failed = await ingestion.settled(document.id)
+    assert (failed.state, failed.error.reason) == (FAILED, "FILE_MISSING")
+    again = await ingestion.upload(data)
+    assert again.document.id == document.id
+    assert (await ingestion.settled(document.id)).state == READY
+    assert len(list(blobs.iterdir())) == 1
+
+
 async def test_who_may_not_see_a_document_is_told_that_there_is_none(
     ingestion: Ingestion,
 ) -> None:
