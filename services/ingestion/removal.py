@@ -118,12 +118,19 @@ class Removal:
                         *(timedelta(seconds=seconds), _SWEPT_AT_ONCE),
                     )
                 for row in rows:
-                    await self._complete(row["project_id"], row["document_id"])
+                    await self._complete_or_tell(row["project_id"], row["document_id"])
             except Unavailable as error:
                 log.warning("removals wait", reason=error.reason)
-            except MeshError as error:
-                # One that retrieval refuses must not stop the process, nor be forgotten.
-                log.exception("a removal was refused", reason=error.reason)
+
+    async def _complete_or_tell(self, project_id: str, document_id: str) -> None:
+        """One that retrieval refuses must not stop the process, nor those behind it."""
+        try:
+            await self._complete(project_id, document_id)
+        except Unavailable:
+            raise
+        except MeshError as error:
+            names = {"project_id": project_id, "document_id": document_id}
+            log.exception("a removal was refused", reason=error.reason, **names)
 
     async def _begin(self, context: RequestContext, document_id: str, request: Request) -> bool:
         """Takes the document from its worker; False when it is gone already."""
