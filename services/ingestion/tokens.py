@@ -25,13 +25,12 @@ class TokenCounter:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def offsets(self, text: str) -> Iterator[tuple[int, int]]:
         """Start and end of every token, special ones left out, in characters."""
-        found: list[tuple[int, int]] = []
         for base, piece in _pieces(text):
             encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            found += [(base + start, base + end) for start, end in encoding.offsets]
-        return found
+            for start, end in encoding.offsets:
+                yield base + start, base + end
 
 
 def for_space(space: str) -> TokenCounter:
