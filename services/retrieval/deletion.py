@@ -9,12 +9,11 @@ from meshkit.database.pool import Connection, Database
 
 BESIDE_CHUNKS = (
     "document_version",
-    "retired_version",
     "applied_request",
     "project_state",
     "lexical_outbox",
 )
-"""Tables with project rows that a receipt does not count."""
+"""Tables with project rows that a receipt does not count; retired versions go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,14 @@ class Purge:
 async def purge_project(database: Database, project_id: str) -> Purge:
     """Deletes every row of a project, and queues the same for the lexical index."""
     async with database.project(project_id) as connection:
+        # In the order of all others, or they would wait for each other in a circle: a
+        # writer locks its document first, the collector of garbage its retired version.
+        # A writer that got there before has committed then, and its chunks are seen.
+        await connection.execute(
+            "SELECT FROM retrieval.document WHERE project_id = $1 ORDER BY document_id FOR UPDATE",
+            project_id,
+        )
+        await _delete(connection, "retired_version", project_id)
         for table in await _dense_tables(connection):
             await _delete(connection, table, project_id)
         chunks = await _delete(connection, "chunk", project_id)
