@@ -166,6 +166,25 @@ async def test_wrong_settings_are_not_tried_again(nursery: Nursery) -> None:
     assert child.state.restarts == 1
 
 
+async def test_a_child_that_cannot_be_started_is_told_and_tried_again(nursery: Nursery) -> None:
+    tidied: list[int] = []
+
+    def tidy() -> None:
+        tidied.append(len(tidied))
+        if len(tidied) == 1:
+            raise OSError("what it left still runs")
+
+    child = nursery.child(READY_THEN_WAIT, before_restart=tidy)
+    child.start()
+    await child.wait_ready()
+    first = child.state.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await pid_other_than(child, first)
+    assert (tidied, child.state.restarts) == ([0, 1], 2)
+    assert "what it left still runs" in nursery.console.getvalue()
+
+
 async def test_a_preparation_that_fails_says_how(nursery: Nursery) -> None:
     child = nursery.child("import sys; sys.exit('no disk')", ready_file=False)
     with pytest.raises(ChildFailed, match=r"ended with exit code 1[\s\S]*no disk"):

@@ -20,6 +20,8 @@ STARTS_BEFORE_GIVING_UP = 4
 """Starts that may fail while the mesh comes up; once a process was ready it is never given up."""
 BAD_SETTINGS = 2
 """Exit code of a process whose settings are wrong: starting it again changes nothing."""
+NOT_STARTED = 127
+"""Stands for the exit code of a process that did not begin: no memory, no programme."""
 READ_GRACE_S = 2.0
 
 
@@ -138,7 +140,13 @@ class Child:
         backoff = Backoff()
         while True:
             began = time.monotonic()
-            code = await self._run()
+            try:
+                if self.spec.before_restart is not None and self.state.restarts:
+                    await asyncio.to_thread(self.spec.before_restart)
+                code = await self._run()
+            except Exception as error:  # noqa: BLE001 - or nobody would ever start it again
+                self._console.say(f"{self.spec.name} could not be started: {error}")
+                code = NOT_STARTED
             if self._stopping:
                 return
             delay = backoff.next_delay(time.monotonic() - began)
@@ -155,8 +163,6 @@ class Child:
             self._console.say(f"{self.spec.name} {_ending(code)}; it is started again {when}")
             self._set("restarting")
             await asyncio.sleep(delay)
-            if self.spec.before_restart is not None:
-                await asyncio.to_thread(self.spec.before_restart)
 
     async def _run(self) -> int:
         """One life of the process; returns how it ended."""

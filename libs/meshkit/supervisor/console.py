@@ -27,14 +27,22 @@ class LogFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: str) -> None:
-        """Appends one line, at once visible to readers."""
+        """Appends one line, at once visible to readers.
+
+        A full disk costs lines and not the child: if nobody read its output any
+        more, its next line would end it.
+        """
         self.tail.append(line)
-        self._file.write(line + "\n")
-        self._file.flush()
-        if self._file.tell() > FILE_BYTES:
-            self._file.close()
-            self.path.replace(self.path.with_suffix(".log.1"))
-            self._file = self.path.open("a", encoding="utf-8")
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+            if self._file.tell() > FILE_BYTES:
+                self.path.replace(self.path.with_suffix(".log.1"))
+                fresh = self.path.open("a", encoding="utf-8")
+                self._file.close()
+                self._file = fresh
+        except OSError:
+            return
 
     def close(self) -> None:
         """Closes the file."""
