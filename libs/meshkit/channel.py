@@ -91,6 +91,17 @@ class _Call:
         if request is not None:
             self.metadata.append((CONTEXT_HEADER, request.token))
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the call's timeout has passed, but for a margin."""
+        left = self.timeout
+        return left is not None and self.seconds >= left - deadline.MARGIN_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """Since the call began."""
+        return time.perf_counter() - self._started
+
     def event(self, name: str) -> None:
         """Notes a moment of the call on its span."""
         if self._span is not None:
@@ -107,16 +118,13 @@ class _Call:
             code = error.code.name if isinstance(error, MeshError) else "CANCELLED"
         span.set_attribute("rpc.grpc.status", code)
         span.end()
-        client_duration.record(
-            time.perf_counter() - self._started, {"rpc.method": self._method, "rpc.status": code}
-        )
+        client_duration.record(self.seconds, {"rpc.method": self._method, "rpc.status": code})
 
 
-def _typed(error: grpc.aio.AioRpcError) -> MeshError:
+def _typed(error: grpc.aio.AioRpcError, call: _Call) -> MeshError:
     typed = from_rpc_error(error)
-    left = deadline.remaining()
     # The server's own clock may end the call a moment before ours does.
-    if isinstance(typed, Cancelled) and left is not None and left <= deadline.MARGIN_SECONDS:
+    if isinstance(typed, Cancelled) and call.out_of_time:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "The time given was not enough.")
     return typed
 
@@ -143,7 +151,7 @@ class _Stream:
         try:
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            typed = _typed(error)
+            typed = _typed(error, self._record)
             self._record.end(typed)
             raise typed from None
         except asyncio.CancelledError as error:
@@ -166,7 +174,8 @@ class _Stream:
                     grpc.aio.Metadata(),
                     await self._call.trailing_metadata() or grpc.aio.Metadata(),
                     details=await self._call.details(),
-                )
+                ),
+                self._record,
             )
             self._record.end(typed)
             raise typed
@@ -220,7 +229,7 @@ class _Unary:
         try:
             response = await self._callable(request, timeout=call.timeout, metadata=call.metadata)
         except grpc.aio.AioRpcError as error:
-            typed = _typed(error)
+            typed = _typed(error, call)
             call.end(typed)
             raise typed from None
         except BaseException as error:

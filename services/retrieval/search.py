@@ -18,6 +18,7 @@ from meshkit import deadline
 from meshkit.database.pool import Database
 from meshkit.errors import (
     BudgetExhausted,
+    Cancelled,
     DeadlineExceeded,
     Internal,
     LimitExceeded,
@@ -47,7 +48,7 @@ log = logger(__name__)
 
 DATE_OVERFETCH = 8
 """The lexical index knows no dates: with one in the filter it is asked for more."""
-SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal)
+SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled)
 """What a search does without; other errors are the caller's to know."""
 
 

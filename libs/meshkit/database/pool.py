@@ -118,6 +118,9 @@ class Database:
             raise unavailable() from error
         try:
             yield connection
+        except ValueError:
+            # A bad argument is an InterfaceError too, and no fault of the database.
+            raise
         except UNREACHABLE as error:
             raise unavailable() from error
         except NO_TEXT as error:
