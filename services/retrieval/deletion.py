@@ -1,4 +1,9 @@
-"""Deleting rows for good: some chunks of a version, or everything of a project."""
+"""Deleting rows for good: some chunks of a version, or everything of a project.
+
+A purge leaves the project's id in `purged_project`, which refuses every later write.
+Writers share an advisory lock that the purge takes alone: it waits for those that
+have begun and removes what they wrote; those that come after see the id.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,8 @@ BESIDE_CHUNKS = (
     "lexical_outbox",
 )
 """Tables with project rows that a receipt does not count; retired versions go first."""
+PURGE_LOCK = 0x72707267
+"""First key of the lock; advisory locks are of the whole database, so each owner has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +32,15 @@ class Purge:
 
 
 async def purge_project(database: Database, project_id: str) -> Purge:
-    """Deletes every row of a project, and queues the same for the lexical index."""
+    """Deletes every row of a project for ever, and queues the same for the lexical index."""
     async with database.project(project_id) as connection:
         # In the order of all others, or they would wait for each other in a circle: a
-        # writer locks its document first, the collector of garbage its retired version.
-        # A writer that got there before has committed then, and its chunks are seen.
+        # writer takes this lock before any row, the collector of garbage its retired version.
         await connection.execute(
-            "SELECT FROM retrieval.document WHERE project_id = $1 ORDER BY document_id FOR UPDATE",
+            "SELECT pg_advisory_xact_lock($1, hashtext($2))", PURGE_LOCK, project_id
+        )
+        await connection.execute(
+            "INSERT INTO retrieval.purged_project (project_id) VALUES ($1) ON CONFLICT DO NOTHING",
             project_id,
         )
         await _delete(connection, "retired_version", project_id)
@@ -47,6 +56,13 @@ async def purge_project(database: Database, project_id: str) -> Purge:
             project_id,
         )
     return Purge(chunks=chunks, documents=documents)
+
+
+async def hold_off_purge(connection: Connection, project_id: str) -> None:
+    """Makes a purge of the project wait for the transaction, or waits for the purge."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock_shared($1, hashtext($2))", PURGE_LOCK, project_id
+    )
 
 
 async def delete_chunks(connection: Connection, keys: Sequence[int]) -> None:

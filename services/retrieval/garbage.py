@@ -13,10 +13,13 @@ log = logger(__name__)
 
 
 async def collect(database: Database, batch: int) -> int:
-    """Deletes up to `batch` chunks of retired versions; returns how many."""
+    """Deletes up to `batch` chunks of retired versions, and versions without any left.
+
+    Returns how many chunks and versions; 0 when nothing waits.
+    """
     async with database.connection() as connection:
-        deleted: int = await connection.fetchval("SELECT retrieval.collect_garbage($1)", batch)
-    return deleted
+        done: int = await connection.fetchval("SELECT retrieval.collect_garbage($1)", batch)
+    return done
 
 
 async def run(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshkit.database.pool import Connection, Database
-from meshkit.errors import Fenced, Precondition
-from services.retrieval.deletion import Purge, delete_chunks, purge_project
+from meshkit.errors import Fenced, NotFound, Precondition
+from services.retrieval.deletion import Purge, delete_chunks, hold_off_purge, purge_project
 from services.retrieval.lexical import VersionKey
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.passages import (
@@ -59,9 +59,11 @@ UPSERT_CHUNKS = """
     ON CONFLICT (chunk_key) DO UPDATE SET embedding = excluded.embedding
 """
 
+# No row when the project was purged.
 LOCK_DOCUMENT = """
     INSERT INTO retrieval.document AS d (project_id, document_id, lease_epoch)
-    VALUES ($1, $2, $3)
+    SELECT $1::text, $2::text, $3::bigint
+    WHERE NOT EXISTS (SELECT FROM retrieval.purged_project WHERE project_id = $1::text)
     ON CONFLICT (project_id, document_id)
     DO UPDATE SET lease_epoch = greatest(d.lease_epoch, excluded.lease_epoch)
     RETURNING d.lease_epoch, d.live_version, d.removed_at IS NOT NULL AS removed, d.live_chunks,
@@ -147,6 +149,7 @@ class Corpus:
         Raises:
             Fenced: FENCED, or VERSION_SUPERSEDED when a newer version is live.
             Precondition: SPACE_MISMATCH or DOCUMENT_REMOVED.
+            NotFound: PROJECT_PURGED.
             InvalidInput: VECTOR_INVALID or CHUNK_INVALID.
         """
         check_texts(drafts)
@@ -175,6 +178,7 @@ class Corpus:
         Raises:
             Fenced: FENCED or VERSION_SUPERSEDED.
             Precondition: CHUNKS_MISSING or DOCUMENT_REMOVED.
+            NotFound: PROJECT_PURGED.
         """
         where = (project_id, version.document_id, version.version)
         async with self._database.project(project_id) as connection:
@@ -244,6 +248,7 @@ class Corpus:
 
         Raises:
             Fenced: FENCED for an older lease.
+            NotFound: PROJECT_PURGED.
         """
         async with self._database.project(project_id) as connection:
             before = await remembered(connection, project_id, request_id, "RemoveDocument")
@@ -274,7 +279,7 @@ class Corpus:
             event.set()
 
     async def purge(self, project_id: str) -> Purge:
-        """Removes everything of a project, from Postgres and from the lexical index."""
+        """Removes everything of a project for ever, from Postgres and the lexical index."""
         receipt = await purge_project(self._database, project_id)
         await self._projection.reach(VersionKey(project_id, "", 0))
         return receipt
@@ -298,8 +303,12 @@ async def _lock(connection: Connection, project_id: str, version: Version) -> An
 async def _lock_for(
     connection: Connection, project_id: str, document_id: str, lease_epoch: int
 ) -> Any:
-    """Locks the document's row, creating it, unless a newer lease was seen."""
+    """Locks the document's row, creating it, unless a newer lease was seen or all was purged."""
+    # A statement of its own: the next one has to see what a purge committed meanwhile.
+    await hold_off_purge(connection, project_id)
     row: Any = await connection.fetchrow(LOCK_DOCUMENT, project_id, document_id, lease_epoch)
+    if row is None:
+        raise NotFound("PROJECT_PURGED", f"The project {project_id} was removed.")
     if row["lease_epoch"] > lease_epoch:
         raise Fenced(
             "FENCED",

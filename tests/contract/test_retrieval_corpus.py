@@ -1,4 +1,4 @@
-"""Documents coming and going: fencing, the live pointer, removal, purge, isolation."""
+"""Documents coming and going: fencing, the live pointer, removal, isolation."""
 
 from __future__ import annotations
 
@@ -214,29 +214,6 @@ async def test_old_versions_are_collected_in_batches(room: Room, project: str) -
     assert await room.owner.fetchval(state, project) == 10
     retired = "SELECT count(*) FROM retrieval.retired_version WHERE project_id = $1"
     assert await room.owner.fetchval(retired, project) == 0
-
-
-async def test_a_purge_leaves_nothing_of_the_project_and_everything_of_others(
-    room: Room, project: str
-) -> None:
-    other = project_id()
-    for owner in (project, other):
-        await room.add(owner, "doc_1", ["purge me", "or not"], version=1)
-        await room.add(owner, "doc_1", ["purge me", "or not"], version=2)
-        await room.corpus.remove(owner, "doc_2", 1, "request-1")
-    receipt = await room.corpus.purge(project)
-    assert (receipt.chunks, receipt.documents) == (4, 2)
-    tables = await room.owner.fetch(
-        "SELECT table_name FROM information_schema.columns "
-        "WHERE table_schema = 'retrieval' AND column_name = 'project_id'"
-    )
-    assert len(tables) > 7
-    for row in tables:
-        query = f"SELECT count(*) FROM retrieval.{row['table_name']} WHERE project_id = $1"
-        assert await room.owner.fetchval(query, project) == 0, row["table_name"]
-    assert await room.found(project, "purge") == []
-    await room.settle()
-    assert len(await room.found(other, "purge")) == 2
 
 
 async def test_two_projects_never_mix_even_with_the_same_words(room: Room, project: str) -> None:

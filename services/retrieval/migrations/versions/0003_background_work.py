@@ -58,7 +58,7 @@ INDEXED_CHUNKS = f"""
 """  # noqa: S608 - our own names
 
 # Deletes at most `p_limit` chunks of retired versions, with their vectors. Returns
-# how many; 0 means that nothing waits.
+# how many chunks; 0 does not mean that nothing waits (see 0004, which replaces it).
 COLLECT_GARBAGE = f"""
     CREATE FUNCTION retrieval.collect_garbage(p_limit integer) RETURNS bigint
     LANGUAGE plpgsql {DEFINER} AS $body$
