@@ -6,12 +6,20 @@ from datetime import timedelta
 import asyncpg
 
 from meshkit.context import RequestContext
-from meshkit.database.pool import Database
+from meshkit.database.pool import Connection, Database
 from meshkit.errors import NotFound
+from meshkit.logging import logger
 from services.generation import cached_answer
 from services.generation.answers import Done, Sources
 
+log = logger(__name__)
+
 _SEPARATOR = "\x1f"
+
+_PURGE_LOCK = 0x67656E70
+"""With a project: writers hold it shared, a purge alone."""
+_PURGES_REMEMBERED = timedelta(days=1)
+"""Longer than any context or answer lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +82,12 @@ class Store:
     async def keep(
         self, project_id: str, key: bytes, corpus_epoch: int, sources: Sources, done: Done
     ) -> None:
-        """Keeps an answer to serve it again."""
+        """Keeps an answer to serve it again, unless its project was purged meanwhile."""
         if not self._cache_lifetime:
             return
         async with self._database.project(project_id) as connection:
+            if await _purged(connection, project_id):
+                return
             await connection.execute(
                 "INSERT INTO generation.answer_cache"
                 " (project_id, key, corpus_epoch, payload, expires_at)"
@@ -94,8 +104,13 @@ class Store:
     async def record(
         self, caller: RequestContext, question: str, searched: str, done: Done
     ) -> None:
-        """Notes an answer, and the turn it makes in its conversation."""
+        """Notes an answer, and the turn it makes in its conversation.
+
+        Nothing is noted when the project was purged meanwhile: nobody could purge it again.
+        """
         async with self._database.project(caller.project_id) as connection:
+            if await _purged(connection, caller.project_id):
+                return
             await connection.execute(
                 "INSERT INTO generation.answer (project_id, answer_id, conversation_id, subject,"
                 " provider, model, confidence, cache) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -122,14 +137,13 @@ class Store:
             )
             await connection.execute(
                 "INSERT INTO generation.turn (project_id, conversation_id, owner, number,"
-                " question, searched, answer) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                " question, searched) VALUES ($1, $2, $3, $4, $5, $6)",
                 caller.project_id,
                 done.conversation_id,
                 owner,
                 number,
                 question,
                 searched,
-                done.answer,
             )
 
     async def feedback(
@@ -160,8 +174,16 @@ class Store:
             ) from None
 
     async def purge(self, project_id: str) -> Receipt:
-        """Forgets everything of a project."""
+        """Forgets everything of a project; answers under way for it are not noted any more."""
         async with self._database.project(project_id) as connection:
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock($1, hashtext($2))", _PURGE_LOCK, project_id
+            )
+            await connection.execute(
+                "INSERT INTO generation.purged_project (project_id) VALUES ($1)"
+                " ON CONFLICT (project_id) DO UPDATE SET purged_at = now()",
+                project_id,
+            )
             await connection.execute("DELETE FROM generation.answer_cache")
             answers: int = await connection.fetchval(
                 "WITH gone AS (DELETE FROM generation.answer RETURNING 1) SELECT count(*) FROM gone"
@@ -177,4 +199,19 @@ class Store:
         """Forgets what is over: expired answers, conversations and answers past retention."""
         async with self._database.connection() as connection:
             removed: int = await connection.fetchval("SELECT generation.sweep($1)", self._retention)
+            await connection.execute("SELECT generation.forget_purged($1)", _PURGES_REMEMBERED)
         return removed
+
+
+async def _purged(connection: Connection, project_id: str) -> bool:
+    """Whether nothing may be written for the project; a purge waits for this transaction."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock_shared($1, hashtext($2))", _PURGE_LOCK, project_id
+    )
+    # A statement of its own: it sees what was committed while the lock was waited for.
+    purged: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM generation.purged_project WHERE project_id = $1)", project_id
+    )
+    if purged:
+        log.info("answer not stored, its project was purged", project_id=project_id)
+    return purged

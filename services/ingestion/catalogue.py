@@ -19,6 +19,7 @@ from meshkit.ids import new_id
 from services.ingestion import versions
 from services.ingestion.applied import Request, earlier, remember
 from services.ingestion.documents import Document, Metadata, State, StoredFile
+from services.ingestion.purged import refuse_purged
 from services.ingestion.rows import DOCUMENT_COLUMNS, LATEST, VISIBLE, document
 
 NOT_FOUND = NotFound("DOCUMENT_NOT_FOUND", "There is no such document in this project.")
@@ -136,11 +137,12 @@ class Catalogue:
 
         Raises:
             Conflict: REQUEST_ID_REUSED.
-            NotFound: DOCUMENT_NOT_FOUND.
+            NotFound: DOCUMENT_NOT_FOUND, PROJECT_PURGED.
             LimitExceeded: QUEUE_FULL.
         """
         request = Request(request_id, "upload", f"{file.sha256} {document_id}")
         async with self._database.project(context.project_id) as connection:
+            await refuse_purged(connection, context.project_id)
             known = await earlier(connection, context, request)
             if known is not None:
                 found = await _get(connection, context, known)
@@ -159,11 +161,12 @@ class Catalogue:
 
         Raises:
             Conflict: REQUEST_ID_REUSED.
-            NotFound: DOCUMENT_NOT_FOUND.
+            NotFound: DOCUMENT_NOT_FOUND, PROJECT_PURGED.
             LimitExceeded: QUEUE_FULL.
         """
         request = Request(request_id, "reprocess", document_id)
         async with self._database.project(context.project_id) as connection:
+            await refuse_purged(connection, context.project_id)
             if await earlier(connection, context, request) is None:
                 await _lock(connection, context, document_id)
                 latest = await _get(connection, context, document_id)

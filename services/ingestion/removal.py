@@ -21,6 +21,7 @@ from services.ingestion.applied import Request, earlier, remember
 from services.ingestion.blobs import BlobStore
 from services.ingestion.changes import Changes
 from services.ingestion.neighbours import Neighbours
+from services.ingestion.purged import REMEMBERED, mark_purged
 from services.ingestion.retry import is_transient
 from services.ingestion.rows import LATEST, VISIBLE
 
@@ -74,10 +75,14 @@ class Removal:
     async def purge(self, project_id: str) -> Receipt:
         """Removes everything of a project, here, in retrieval and in the embedding cache.
 
+        From its first transaction on nothing is added to the project, and no worker claims
+        work of it: every document it has is being removed.
+
         Raises:
             Unavailable: RETRIEVAL_UNAVAILABLE, or what embedding says.
         """
         async with self._database.project(project_id) as connection:
+            await mark_purged(connection, project_id)
             # Ordered as every locker of several documents would have to.
             await connection.execute(
                 """WITH locked AS (
@@ -204,11 +209,12 @@ async def _reaching(call: Awaitable[T]) -> T:
 
 
 async def keep_house(database: Database, blobs: BlobStore, orphan_hours: float) -> None:
-    """Forgets old requests and removes files that no version names, every ten minutes."""
+    """Forgets old requests and purges and removes files without a version, every ten minutes."""
     while True:
         try:
             async with database.connection() as connection:
                 await connection.execute("SELECT ingestion.forget_requests($1)", REPEATABLE)
+                await connection.execute("SELECT ingestion.forget_purged($1)", REMEMBERED)
             async for keys in blobs.older_than(orphan_hours * 3600):
                 async with database.connection() as connection:
                     rows = await connection.fetch(

@@ -12,6 +12,7 @@ from services.ingestion.blobs import BlobStore, new_key
 from services.ingestion.documents import StoredFile
 from services.ingestion.extraction import media
 from services.ingestion.extraction.model import FileRefused
+from services.ingestion.purged import gone
 
 _FLUSH_BYTES = 1 << 20
 """Written at once: small messages would cost a thread switch each."""
@@ -48,7 +49,7 @@ async def receive(
         InvalidInput: FILE_EMPTY or CHECKSUM_MISMATCH.
         TooLarge: FILE_TOO_LARGE, as soon as it is.
         Unsupported: FILE_TYPE_UNSUPPORTED, after its first bytes.
-
+        NotFound: PROJECT_PURGED while it arrived.
     """
     if expected.size_bytes > max_bytes:
         raise _too_large(max_bytes)
@@ -75,7 +76,10 @@ async def receive(
         if buffer:
             await flush()
         _check(expected, fingerprint.hexdigest(), size)
-        await writer.commit()
+        try:
+            await writer.commit()
+        except FileNotFoundError:
+            raise gone() from None
     return StoredFile(key, media_type, size, fingerprint.hexdigest())
 
 

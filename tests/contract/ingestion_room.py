@@ -150,6 +150,8 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
 
     async def PurgeProject(self, request: Any, _: Any) -> retrieval_v1.PurgeProjectResponse:
         context.require_scope("admin", "internal")
+        if self.error is not None:
+            raise self.error
         names = [name for name, project in self.projects.items() if project == request.project_id]
         count = sum(len(found) for (name, _), found in self.chunks.items() if name in names)
         for name in names:

@@ -38,6 +38,7 @@ from services.generation.settings import GenerationSettings
 from services.generation.store import Store
 from services.guardrail.servicer import GuardrailServicer
 from services.guardrail.settings import GuardrailSettings
+from tests.contract.service_process import eventually
 
 LEAVE = "Employees have thirty days of annual leave. Unused leave expires in March."
 TRAVEL = "Train tickets are booked by the office. Write to ann.smith@example.org for help."
@@ -430,18 +431,59 @@ async def test_a_purge_leaves_nothing_of_its_project_and_all_of_others(
         await caller.mesh.stub.PurgeProject(request)
     with context.acting_as(other.signed(("admin",))), pytest.raises(PermissionDenied):
         await caller.mesh.stub.PurgeProject(request)
-    with context.acting_as(caller.signed(("admin",))):
-        receipt = await caller.mesh.stub.PurgeProject(request)
+    receipt = await purged(caller)
     assert (receipt.answers_removed, receipt.conversations_removed) == (1, 1)
+    assert await rows(postgres, caller.project) == {}
+    kept = {"answer_cache": 1, "conversation": 1, "turn": 1, "answer": 1}
+    assert await rows(postgres, other.project) == kept
+
+
+async def test_an_answer_of_a_purged_project_is_given_and_not_stored(
+    caller: Caller, postgres: Any
+) -> None:
+    await purged(caller)
+    events = await caller.ask(QUESTION, conversation_id="talk")
+    assert "thirty days" in events[-1].done.answer
+    assert await rows(postgres, caller.project) == {}
+
+
+async def test_a_purge_takes_what_is_being_recorded_when_it_begins(
+    caller: Caller, postgres: Any
+) -> None:
+    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = $1)"
+    owner = await asyncpg.connect(postgres.owner_dsn)
+    watch = await asyncpg.connect(postgres.owner_dsn)
+    try:
+        async with owner.transaction():
+            await owner.execute("LOCK TABLE generation.turn IN SHARE MODE")
+            answer = asyncio.create_task(caller.ask(QUESTION, conversation_id="talk"))
+            await eventually(lambda: watch.fetchval(waiting, "relation"))
+            purge = asyncio.create_task(purged(caller))
+            await eventually(lambda: watch.fetchval(waiting, "advisory"))
+        assert "thirty days" in (await answer)[-1].done.answer
+        assert (await purge).answers_removed == 1
+    finally:
+        await owner.close()
+        await watch.close()
+    assert await rows(postgres, caller.project) == {}
+
+
+async def purged(caller: Caller) -> Any:
+    request = generation_v1.PurgeProjectRequest(project_id=caller.project)
+    with context.acting_as(caller.signed(("admin",))):
+        return await caller.mesh.stub.PurgeProject(request)
+
+
+async def rows(postgres: Any, project: str) -> dict[str, int]:
+    """Rows of a project by table, of tables that have any."""
+    tables = ("answer_cache", "conversation", "turn", "answer", "feedback")
     connection = await asyncpg.connect(postgres.owner_dsn)
     try:
-        for table in ("answer_cache", "conversation", "turn", "answer", "feedback"):
-            count = f"SELECT count(*) FROM generation.{table} WHERE project_id = $1"
-            assert await connection.fetchval(count, caller.project) == 0
-        kept = "SELECT count(*) FROM generation.turn WHERE project_id = $1"
-        assert await connection.fetchval(kept, other.project) == 1
+        count = "SELECT count(*) FROM generation.{} WHERE project_id = $1"
+        found = {table: await connection.fetchval(count.format(table), project) for table in tables}
     finally:
         await connection.close()
+    return {table: number for table, number in found.items() if number}
 
 
 async def test_generate_needs_the_internal_scope_and_says_what_is_missing(

@@ -20,7 +20,11 @@ class BlobWriter(Protocol):
         """Appends bytes."""
 
     async def commit(self) -> None:
-        """Makes the blob exist, durably and at once."""
+        """Makes the blob exist, durably and at once.
+
+        Raises:
+            FileNotFoundError: when its project was deleted since it was begun.
+        """
 
 
 class BlobStore(Protocol):
@@ -40,7 +44,7 @@ class BlobStore(Protocol):
         """Removes a blob; False when it was not there."""
 
     async def delete_project(self, project_id: str) -> int:
-        """Removes every blob of a project; returns how many there were."""
+        """Removes every blob of a project, unfinished ones too; returns how many there were."""
 
     def older_than(self, seconds: float) -> AsyncIterator[list[str]]:
         """Keys of blobs of at least this age, in batches, for sweeping orphans.
