@@ -15,7 +15,7 @@ class Thresholds:
     table in README.md.
     """
 
-    answer_logit: float = 0.0
+    answer_logit: float = -4.0
     """Best sentence below it: the sources do not answer the question."""
     companion_gap: float = 4.0
     """A second sentence is shown when it scores at most so much less than the first."""
@@ -23,7 +23,7 @@ class Thresholds:
     """Added to the logit of a row whose label the question names, when sentences are ranked."""
     other_name_doubt: float = 2.0
     """Taken off a sentence whose passage lacks the names of the question while others have them."""
-    unknown_name_doubt: float = 4.0
+    unknown_name_doubt: float = 8.0
     """Taken off when no passage has any of the names."""
     no_amount_doubt: float = 2.0
     """Taken off a sentence without a number when the question asks how many or how much."""

@@ -22,7 +22,7 @@ class GenerationSettings(ServiceSettings, service="generation"):
     """Passages an answer is made from."""
     scored_sentences: int = Field(14, ge=2, le=64)
     """Sentences the local answerer has scored; each costs 6 to 11 ms of a core."""
-    answer_logit: float = 0.0
+    answer_logit: float = -4.0
     """Best sentence below this logit: the answer says that it does not know."""
     cache_hours: float = Field(24.0, ge=0)
     """How long an answer may be served again over an unchanged corpus; 0 turns the cache off."""

@@ -171,7 +171,12 @@ class Removal:
             )
         if epoch is None:
             return
-        await _reaching(self._neighbours.remove(project_id, document_id, epoch))
+        try:
+            await _reaching(self._neighbours.remove(project_id, document_id, epoch))
+        except NotFound as error:
+            # A purge that broke off after retrieval's part: nothing is left there.
+            if error.reason != "PROJECT_PURGED":
+                raise
         async with self._database.project(project_id) as connection:
             keys = await connection.fetch(
                 "SELECT DISTINCT blob_key FROM ingestion.document_version WHERE document_id = $1",

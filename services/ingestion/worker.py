@@ -257,7 +257,7 @@ class Worker:
 
 
 def _removed(error: Exception) -> bool:
-    return isinstance(error, MeshError) and error.reason == "DOCUMENT_REMOVED"
+    return isinstance(error, MeshError) and error.reason in ("DOCUMENT_REMOVED", "PROJECT_PURGED")
 
 
 def _names(job: Job) -> dict[str, Any]:

@@ -68,7 +68,7 @@ async def test_a_second_sentence_far_behind_is_left_out() -> None:
 
 
 async def test_when_nothing_scores_the_answer_says_so() -> None:
-    text, draft = await written(Opinion({"thirty": -3.0, "nine": -9.0}), [passage("1", TEXT)])
+    text, draft = await written(Opinion({"thirty": -5.0, "nine": -9.0}), [passage("1", TEXT)])
     assert (text, draft.abstained, draft.quotes) == (NOT_FOUND, True, ())
     text, draft = await written(Opinion({}), [])
     assert (text, draft.abstained) == (NOT_FOUND, True)
