@@ -102,5 +102,7 @@ def pooled(token_vectors: Floats, pooling: str) -> Vectors:
 
 def normalised(vector: Vectors) -> Vectors:
     """The vector at Euclidean length 1; zeros stay zeros, which `checked` refuses."""
-    length = float(np.linalg.norm(vector))
-    return (vector / length).astype(np.float32) if length > 0 else vector
+    # In double precision: squares of tiny single-precision values vanish.
+    wide = vector.astype(np.float64)
+    length = float(np.linalg.norm(wide))
+    return (wide / length).astype(np.float32) if length > 0 else vector
