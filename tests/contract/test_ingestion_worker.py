@@ -145,7 +145,7 @@ async def test_a_frozen_worker_is_fenced_when_it_wakes(room: Room) -> None:
         assert not _started(other, document.id)
         frozen.process.process.send_signal(signal.SIGSTOP)
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 ready = await other.settled(document.id)
         finally:
             frozen.process.process.send_signal(signal.SIGCONT)

@@ -16,6 +16,10 @@ from meshkit.components import RUNTIME_ROLES, SCHEMAS
 PGVECTOR_MINIMUM = (0, 8, 4)
 """Older ones lose rows in parallel index builds and in vacuum."""
 
+IDLE_SECONDS = 10
+"""A process that was frozen in the middle of a transaction loses it, and its row locks, after
+this time: otherwise no other worker could ever claim the document it was working on."""
+
 
 class DatabaseUnfit(RuntimeError):
     """This Postgres cannot hold a mesh; the text says why."""
@@ -33,7 +37,11 @@ def _role(name: str, login: bool) -> str:
 def statements() -> list[str]:
     """SQL that prepares a database; running it again changes nothing."""
     lines = ["CREATE EXTENSION IF NOT EXISTS vector SCHEMA public"]
-    lines += [_role(role, login=True) for role in RUNTIME_ROLES]
+    for role in RUNTIME_ROLES:
+        lines += [
+            _role(role, login=True),
+            f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'",
+        ]
     for schema in SCHEMAS:
         owner = f"citemesh_{schema.name}_owner"
         lines += [
