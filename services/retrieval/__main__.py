@@ -15,6 +15,7 @@ from services.retrieval.lexical.home import open_home, open_index
 from services.retrieval.lexical.tantivy_index import IndexBusy
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.rebuild import Rebuilds
+from services.retrieval.reconcile import Reconciler
 from services.retrieval.search import Searcher
 from services.retrieval.servicer import RetrievalServicer
 from services.retrieval.settings import RetrievalSettings
@@ -38,6 +39,7 @@ async def start(process: Process[RetrievalSettings]) -> None:
     process.stack.push_async_callback(projection.close)
     rebuilds = Rebuilds(home, projection)
     process.stack.push_async_callback(rebuilds.close)
+    reconciler = Reconciler(database, projection)
     spaces = SpaceTables(database)
     outbox_work, garbage_work = asyncio.Event(), asyncio.Event()
     corpus = Corpus(database, spaces, projection, (outbox_work, garbage_work))
@@ -55,9 +57,10 @@ async def start(process: Process[RetrievalSettings]) -> None:
             remember_requests=timedelta(days=settings.request_memory_days),
         ),
     )
+    process.background("reconciler", reconciler.run(settings.reconcile_hours * 3600))
     process.serve(
         v1.add_RetrievalServiceServicer_to_server,
-        RetrievalServicer(database, searcher, corpus, rebuilds),
+        RetrievalServicer(database, searcher, corpus, rebuilds, reconciler),
     )
 
 

@@ -28,6 +28,7 @@ from services.retrieval.passages import (
     Version,
 )
 from services.retrieval.rebuild import Rebuilds
+from services.retrieval.reconcile import Findings, Reconciler, tell
 from services.retrieval.search import Hit, Query, Searcher
 from services.retrieval.spaces import dimensions_of
 from services.retrieval.upstream import ModelUsage, QueryVector
@@ -35,6 +36,7 @@ from services.retrieval.versions import Corpus
 
 DEFAULT_TOP_K = 10
 DEFAULT_PAGE_SIZE = 50
+MOST_NAMED = 1000
 
 MODES = {
     v1.SEARCH_MODE_UNSPECIFIED: Mode.HYBRID,
@@ -53,12 +55,18 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
     """Serves `citemesh.retrieval.v1.RetrievalService`."""
 
     def __init__(
-        self, database: Database, searcher: Searcher, corpus: Corpus, rebuilds: Rebuilds
+        self,
+        database: Database,
+        searcher: Searcher,
+        corpus: Corpus,
+        rebuilds: Rebuilds,
+        reconciler: Reconciler,
     ) -> None:
         self._database = database
         self._searcher = searcher
         self._corpus = corpus
         self._rebuilds = rebuilds
+        self._reconciler = reconciler
 
     async def IndexChunks(self, request: v1.IndexChunksRequest, _: Any) -> v1.IndexChunksResponse:
         """Writes a batch of chunks of a version that is not live."""
@@ -143,6 +151,17 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
                 switched=progress.switched,
             )
 
+    async def ReconcileLexicalIndex(
+        self, request: v1.ReconcileLexicalIndexRequest, _: Any
+    ) -> v1.ReconcileLexicalIndexResponse:
+        """Compares the lexical index with Postgres and mends it."""
+        require_scope(ADMIN, INTERNAL)
+        findings = await self._reconciler.reconcile(
+            project_id=request.project_id, repair=not request.dry_run
+        )
+        tell(findings)
+        return _findings(findings)
+
     async def PurgeProject(
         self, request: v1.PurgeProjectRequest, _: Any
     ) -> v1.PurgeProjectResponse:
@@ -156,6 +175,28 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         return v1.PurgeProjectResponse(
             chunks_removed=receipt.chunks, documents_removed=receipt.documents
         )
+
+
+def _findings(found: Findings) -> v1.ReconcileLexicalIndexResponse:
+    return v1.ReconcileLexicalIndexResponse(
+        version_count=found.versions,
+        difference_count=len(found.differences),
+        repaired_count=found.repaired,
+        differences=[
+            v1.IndexDifference(
+                project_id=each.key.project_id,
+                document_id=each.key.document_id,
+                version=each.key.version,
+                expected_count=each.expected,
+                indexed_count=each.indexed,
+            )
+            for each in found.differences[:MOST_NAMED]
+        ],
+        incomplete=[
+            v1.IncompleteDocument(project_id=project, document_id=document)
+            for project, document in found.incomplete[:MOST_NAMED]
+        ],
+    )
 
 
 def _viewer(caller: RequestContext) -> Viewer:

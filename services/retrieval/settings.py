@@ -39,5 +39,7 @@ class RetrievalSettings(ServiceSettings, service="retrieval"):
     """How often retired versions are looked for when nobody wakes the collector."""
     garbage_batch: int = Field(500, ge=1)
     """Chunks deleted in one transaction."""
+    reconcile_hours: float = Field(6.0, gt=0)
+    """How often the lexical index is compared with Postgres, beside once at every start."""
     request_memory_days: float = Field(7.0, gt=0)
     """How long a request id is remembered."""

@@ -182,6 +182,25 @@ async def test_the_same_changes_twice_are_the_same_as_once(index: LexicalIndex) 
     assert await index.search(LexicalQuery("alpha", "prj_a", (), 10, {}, ())) == once
 
 
+async def test_the_inventory_counts_what_searches_can_find(index: LexicalIndex) -> None:
+    replaced = version({1: "old", 2: "old"}), version({3: "new", 4: "new", 5: "new"})
+    for one in replaced:
+        await index.apply(Changes(replace=[one]))
+    await index.apply(Changes(replace=[version({6: "six"}, document="doc_2", number=7)]))
+    await index.apply(Changes(replace=[version({7: "seven"}, document="doc_3")]))
+    await index.apply(Changes(replace=[version({8: "eight"}, project="prj_ab")]))
+    await index.apply(Changes(delete=[VersionKey("prj_a", "doc_3", 1)]))
+    assert await index.inventory("prj_a") == {
+        VersionKey("prj_a", "doc_1", 1): 3,
+        VersionKey("prj_a", "doc_2", 7): 1,
+    }
+    assert await index.inventory("prj_none") == {}
+    assert await index.projects() == {"prj_a", "prj_ab"}
+    await index.apply(Changes(purge=["prj_a"]))
+    assert await index.inventory("prj_a") == {}
+    assert await index.projects() == {"prj_ab"}
+
+
 async def test_a_purge_takes_one_project(index: LexicalIndex) -> None:
     await index.apply(
         Changes(replace=[version({1: "alpha"}), version({2: "alpha"}, project="prj_b")])

@@ -33,6 +33,7 @@ IDEMPOTENT_BY_NATURE = {
     "CreateSpace": "the same name is the same space",
     "IndexChunks": "a chunk's id is its place",
     "PurgeProject": "an empty project stays empty",
+    "ReconcileLexicalIndex": "what agrees is left alone",
 }
 """RPCs that change something and need no request_id, and why."""
 

@@ -46,6 +46,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(providers.app, name="providers")
 app.command()(maintenance.migrate)
 app.command()(maintenance.reindex)
+app.command()(maintenance.reconcile)
 
 
 def _show_version(value: bool) -> None:

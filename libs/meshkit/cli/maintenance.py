@@ -1,16 +1,19 @@
-"""`citemesh migrate` and `citemesh reindex`."""
+"""`citemesh migrate`, `citemesh reindex` and `citemesh reconcile`."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meshkit.cli.failure import CommandFailed
-from meshkit.cli.options import Data, Url
+from meshkit.cli.options import AsJson, Data, Url
 
 if TYPE_CHECKING:
+    import citemesh
     from meshkit.cli.client import Target
 
 REBUILD_SECONDS = 3600.0
@@ -58,34 +61,54 @@ def reindex(lexical: Lexical = False, url: Url = None, data: Data = None) -> Non
     print(f"The lexical index is rebuilt: {chunks} chunks.")
 
 
-async def _rebuild_lexical(target: Target) -> int:
-    """Rebuilds over gRPC, as every internal client calls; returns the number of chunks.
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Mend nothing.")] = False,
+    project: Annotated[
+        str, typer.Option("--project", metavar="ID", help="Only this project.")
+    ] = "",
+    url: Url = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the lexical index with the database and mend it. Needs the scope `admin`."""
+    import asyncio
+
+    from meshkit.cli.client import Target
+    from meshkit.cli.output import note, print_json, table
+
+    found = asyncio.run(_reconcile(Target.find(url, data), project, dry_run))
+    if as_json:
+        print_json(found)
+    else:
+        columns = ("project_id", "document_id", "version", "expected", "indexed")
+        if found["differences"]:
+            table(columns, [[row[name] for name in columns] for row in found["differences"]])
+        for row in found["incomplete"]:
+            note(f"{row['document_id']} of {row['project_id']} has lost chunks: reprocess it.")
+        print(
+            f"{found['versions']} versions compared, {found['different']} differed, "
+            f"{found['repaired']} were mended."
+        )
+    if found["incomplete"] or found["repaired"] < found["different"]:
+        raise typer.Exit(1)
+
+
+@asynccontextmanager
+async def _connected(target: Target) -> AsyncIterator[citemesh.Mesh]:
+    """A client over gRPC, as every internal client calls; errors become sentences.
 
     Raises:
-        CommandFailed: the key was refused, or the rebuild did not end.
+        CommandFailed: the key was refused, the mesh is away, or the call failed.
     """
     import grpc
-    from rich.console import Console
-    from rich.progress import Progress
 
     import citemesh
     from citemesh.client import TokenRefused
-    from citemesh.retrieval import v1 as retrieval_v1
     from meshkit.errors import from_rpc_error
-    from meshkit.ids import new_request_id
 
-    request = retrieval_v1.RebuildLexicalIndexRequest(request_id=new_request_id())
-    done = 0
     try:
         async with citemesh.connect(target.url, target.key) as mesh:
-            call = mesh.retrieval.RebuildLexicalIndex(request, timeout=REBUILD_SECONDS)
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                task = progress.add_task("rebuilding", total=None)
-                async for step in call:
-                    done = step.done_count
-                    progress.update(task, completed=done, total=step.total_count or None)
-                    if step.switched:
-                        return done
+            yield mesh
     except TokenRefused as error:
         raise CommandFailed(
             "The mesh refused the API key.", error.reason, error.request_id
@@ -99,4 +122,57 @@ async def _rebuild_lexical(target: Target) -> int:
         raise CommandFailed(
             f"The mesh at {target.url} cannot be reached.", "MESH_UNREACHABLE"
         ) from error
+
+
+async def _reconcile(target: Target, project: str, dry_run: bool) -> dict[str, Any]:
+    """What the comparison found, as the command prints it."""
+    from citemesh.retrieval import v1 as retrieval_v1
+
+    request = retrieval_v1.ReconcileLexicalIndexRequest(project_id=project, dry_run=dry_run)
+    async with _connected(target) as mesh:
+        found = await mesh.retrieval.ReconcileLexicalIndex(request, timeout=REBUILD_SECONDS)
+    return {
+        "versions": found.version_count,
+        "different": found.difference_count,
+        "repaired": found.repaired_count,
+        "differences": [
+            {
+                "project_id": each.project_id,
+                "document_id": each.document_id,
+                "version": each.version,
+                "expected": each.expected_count,
+                "indexed": each.indexed_count,
+            }
+            for each in found.differences
+        ],
+        "incomplete": [
+            {"project_id": each.project_id, "document_id": each.document_id}
+            for each in found.incomplete
+        ],
+    }
+
+
+async def _rebuild_lexical(target: Target) -> int:
+    """Rebuilds and returns the number of chunks.
+
+    Raises:
+        CommandFailed: see `_connected`; or the rebuild did not end.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from citemesh.retrieval import v1 as retrieval_v1
+    from meshkit.ids import new_request_id
+
+    request = retrieval_v1.RebuildLexicalIndexRequest(request_id=new_request_id())
+    done = 0
+    async with _connected(target) as mesh:
+        call = mesh.retrieval.RebuildLexicalIndex(request, timeout=REBUILD_SECONDS)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("rebuilding", total=None)
+            async for step in call:
+                done = step.done_count
+                progress.update(task, completed=done, total=step.total_count or None)
+                if step.switched:
+                    return done
     raise CommandFailed("The rebuild ended before the switch; start it again.", "REINDEX_FAILED")

@@ -89,6 +89,14 @@ class LexicalIndex(Protocol):
         """The best chunks by BM25 that the principals may see."""
         ...
 
+    async def projects(self) -> set[str]:
+        """Projects that the index holds anything of."""
+        ...
+
+    async def inventory(self, project_id: str) -> dict[VersionKey, int]:
+        """How many chunks of each version of a project the index holds."""
+        ...
+
     async def close(self) -> None:
         """Ends writing; the index can be opened again."""
         ...

@@ -60,6 +60,11 @@ def _version_term(key: VersionKey) -> str:
     return _joined(key.project_id, key.document_id, str(key.version))
 
 
+def _version_of(term: str) -> VersionKey:
+    project_id, document_id, version = term.split(SEPARATOR)
+    return VersionKey(project_id, document_id, int(version))
+
+
 class TantivyIndex:
     """A lexical index in a directory; see `LexicalIndex`."""
 
@@ -203,6 +208,25 @@ class TantivyIndex:
                 in_title = Query.term_query(self._schema, "title", term, "freq")
                 queries.append(Query.boost_query(in_title, TITLE_BOOST))
         return queries
+
+    async def projects(self) -> set[str]:
+        """Projects that the index holds anything of."""
+        return set(await self._terms("project", "", Query.all_query()))
+
+    async def inventory(self, project_id: str) -> dict[VersionKey, int]:
+        """How many chunks of each version of a project the index holds."""
+        ours = Query.term_query(self._schema, "project", project_id, "basic")
+        found = await self._terms("version", _joined(project_id, ""), ours)
+        return {_version_of(term): count for term, count in found.items()}
+
+    async def _terms(self, field: str, prefix: str, where: Query) -> dict[str, int]:
+        """Terms of living chunks and how many chunks hold each; deleted ones count for none."""
+
+        def read() -> dict[str, int]:
+            found = self._searcher.terms_with_prefix(field, prefix, where)
+            return {term: count for term, count in found if count}
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read)
 
     @property
     def chunk_count(self) -> int:

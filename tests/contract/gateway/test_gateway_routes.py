@@ -41,6 +41,7 @@ INTERNAL = {
     "retrieval.RemoveDocument": "written by ingestion alone, under its lease",
     "retrieval.PurgeProject": "ingestion.PurgeProject calls it",
     "retrieval.RebuildLexicalIndex": "an operator's command, over the stub",
+    "retrieval.ReconcileLexicalIndex": "an operator's command, over the stub",
     "generation.Generate": "no guardrail stands behind it; scope `internal`",
 }
 

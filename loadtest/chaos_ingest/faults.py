@@ -1,0 +1,124 @@
+"""What is done to the mesh: every victim is killed with -9 and frozen, in an order by lot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psutil
+
+from meshkit.supervisor.layout import DataDirectory
+from meshkit.supervisor.state import ChildState, read
+
+VICTIMS = ("ingestion", "embedding_bulk", "retrieval", "postgres")
+FROZEN_SECONDS = (8.0, 14.0)
+"""Past the lease (6 s), and sometimes past what Postgres lets a transaction idle (10 s)."""
+PAUSE_SECONDS = (0.5, 5.0)
+BACK_SECONDS = 60.0
+
+
+class Kind(StrEnum):
+    """What is done to a victim."""
+
+    KILL = "kill"
+    FREEZE = "freeze"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that was done, in seconds of the wall clock."""
+
+    victim: str
+    kind: Kind
+    began: float
+    ended: float
+    """When the victim was ready again."""
+
+
+class Saboteur:
+    """Kills and freezes processes of an embedded mesh.
+
+    Args:
+        data: Where the supervisor says what runs.
+        chance: Decides order, times and lengths.
+    """
+
+    def __init__(self, data: DataDirectory, chance: random.Random) -> None:
+        self._data = data
+        self._chance = chance
+        self.faults: list[Fault] = []
+
+    async def round(self) -> None:
+        """Every victim once killed and once frozen, one after the other, pauses between."""
+        for victim, kind in self._drawn():
+            await asyncio.sleep(self._chance.uniform(*PAUSE_SECONDS))
+            began = time.time()
+            if kind is Kind.KILL:
+                await self._kill(victim)
+            else:
+                await self._freeze(victim, self._chance.uniform(*FROZEN_SECONDS))
+            self.faults.append(Fault(victim, kind, began, time.time()))
+
+    def _drawn(self) -> Iterator[tuple[str, Kind]]:
+        every = [(victim, kind) for victim in VICTIMS for kind in Kind]
+        self._chance.shuffle(every)
+        return iter(every)
+
+    def restarts(self) -> dict[str, int]:
+        """How often each process has been started again."""
+        state = read(self._data.state)
+        return {child.name: child.restarts for child in state.children} if state else {}
+
+    def _child(self, name: str) -> ChildState:
+        state = read(self._data.state)
+        if state is None:
+            raise RuntimeError("the supervisor is gone")
+        return next(child for child in state.children if child.name == name)
+
+    async def _kill(self, name: str) -> None:
+        pid = await self._running(name)
+        os.kill(pid, signal.SIGKILL)
+        await self._ready(name, but=pid)
+
+    async def _freeze(self, name: str, seconds: float) -> None:
+        """Stops a process and, for Postgres, every session of it; then lets them go on."""
+        pid = await self._running(name)
+        family = [psutil.Process(pid)]
+        if name == "postgres":
+            # The postmaster first: no session begins while the others are stopped.
+            os.kill(pid, signal.SIGSTOP)
+            family += family[0].children(recursive=True)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for process in reversed(family):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+        await self._ready(name)
+
+    async def _running(self, name: str) -> int:
+        await self._ready(name)
+        pid = self._child(name).pid
+        assert pid is not None
+        return pid
+
+    async def _ready(self, name: str, but: int = 0) -> None:
+        """Waits until a victim is ready, after a kill as another process."""
+        until = time.monotonic() + BACK_SECONDS
+        while True:
+            child = self._child(name)
+            if child.state == "ready" and child.pid not in (None, but):
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"{name} is {child.state} {BACK_SECONDS:g} s after a fault")
+            await asyncio.sleep(0.05)
