@@ -7,6 +7,9 @@ DATA ?= .citemesh
 EXTRAS ?= all,dev
 TESTS ?= tests
 PYTEST ?=
+ROUNDS ?= 10
+DOCUMENTS ?= 300
+SEED ?= 1
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -20,7 +23,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench clean
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -55,6 +58,9 @@ docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench
+
+chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
+	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)
 
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

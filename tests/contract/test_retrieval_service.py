@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from citemesh.retrieval import v1
@@ -146,6 +147,7 @@ async def test_a_user_cannot_write_purge_or_rebuild(
             stub.RemoveDocument(removal),
             stub.PurgeProject(v1.PurgeProjectRequest(project_id=project)),
             stub.ReadChunks(v1.ReadChunksRequest(whole_project=True)),
+            stub.ReconcileLexicalIndex(v1.ReconcileLexicalIndexRequest()),
         ):
             with pytest.raises(PermissionDenied) as refused:
                 await call
@@ -211,6 +213,27 @@ async def test_a_rebuild_streams_progress_and_ends_with_the_switch(
     with keys.asking(project):
         found = await stub.Search(asking("rebuilt", mode=v1.SEARCH_MODE_LEXICAL))
     assert len(found.hits) == 1
+
+
+async def test_a_comparison_says_what_it_found_and_mended(
+    stub: v1.RetrievalServiceAsyncStub, keys: Keys, project: str, postgres: Any
+) -> None:
+    with acting_as(keys.service(project)):
+        await add(stub, ["mended words", "gone"])
+    owner = await asyncpg.connect(postgres.owner_dsn)
+    await owner.execute(
+        "DELETE FROM retrieval.chunk WHERE project_id = $1 AND body = 'gone'", project
+    )
+    await owner.close()
+    request = v1.ReconcileLexicalIndexRequest(project_id=project)
+    with keys.asking(project, "admin"):
+        found = await stub.ReconcileLexicalIndex(request)
+        again = await stub.ReconcileLexicalIndex(request)
+    (difference,) = found.differences
+    assert (difference.expected_count, difference.indexed_count) == (1, 2)
+    assert (found.version_count, found.difference_count, found.repaired_count) == (1, 1, 1)
+    assert [lost.document_id for lost in found.incomplete] == ["doc_1"]
+    assert again.difference_count == 0
 
 
 async def test_a_purge_gives_a_receipt(

@@ -127,6 +127,9 @@ def test_a_project_with_a_key_is_made_exported_and_purged(
 @pytest.mark.usefixtures("library")
 def test_the_lexical_index_can_be_rebuilt(mesh: RunningMesh) -> None:
     assert "rebuilt" in citemesh(mesh, "reindex", "--lexical").stdout
+    compared = json.loads(citemesh(mesh, "reconcile", "--json").stdout)
+    assert compared["versions"] >= 1
+    assert (compared["different"], compared["incomplete"]) == (0, [])
     assert "tides.txt" in citemesh(mesh, "search", "Skerrow", "--mode", "lexical").stdout
 
 
