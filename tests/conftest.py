@@ -13,6 +13,7 @@ import pytest
 
 from meshkit.components import RUNTIME_ROLES
 from meshkit.supervisor.postgres import DATABASE, RunningPostgres, create_database
+from tests.simulated import RunningSimulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,17 @@ def postgres(scratch: Path) -> Iterator[MigratedPostgres]:
 
         asyncio.run(prepare())
         yield MigratedPostgres(running)
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[RunningSimulator]:
+    """The providers' simulator in a process of its own; see the fixture `simulator`."""
+    with RunningSimulator.start() as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(simulator_process: RunningSimulator) -> RunningSimulator:
+    """The simulator without faults, quotas and counts of another test."""
+    simulator_process.reset()
+    return simulator_process

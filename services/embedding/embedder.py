@@ -58,7 +58,7 @@ class Embedder(Protocol):
         """Embeds texts, in order. Cancelling the call ends the work.
 
         Raises:
-            Unavailable: PROVIDER_UNAVAILABLE.
+            ProviderError: see `meshkit.providers.errors`.
         """
         ...
 

@@ -28,7 +28,7 @@ class Reranker(Protocol):
 
     @property
     def provider(self) -> str:
-        """Who scores: `local`."""
+        """Who scores, such as `local`."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Reranker(Protocol):
             until: `time.monotonic()` at which to return what was read by then.
 
         Raises:
-            Unavailable: PROVIDER_UNAVAILABLE.
+            ProviderError: see `meshkit.providers.errors`.
         """
         ...
 

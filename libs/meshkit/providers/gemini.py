@@ -1,0 +1,132 @@
+"""Gemini: its client, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from json import JSONDecodeError
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from google import genai
+from google.genai import errors, types
+from pydantic import ValidationError
+
+from meshkit.providers.errors import (
+    AccountBlocked,
+    InvalidRequest,
+    KeyRejected,
+    MalformedResponse,
+    ModelUnknown,
+    Overloaded,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailed,
+    Target,
+    TimedOut,
+)
+from meshkit.providers.retry_after import from_duration
+from meshkit.providers.settings import Access
+from meshkit.providers.transport import transport_error
+
+PROVIDER = "gemini"
+
+
+def open_client(access: Access) -> genai.Client:
+    """The SDK's client: our address, our key, no retries of its own."""
+    return genai.Client(
+        api_key=access.key,
+        vertexai=False,
+        http_options=types.HttpOptions(
+            base_url=access.base_url or None,
+            # Without this the SDK sleeps and tries again when aiohttp happens to be installed.
+            retry_options=types.HttpRetryOptions(attempts=1),
+        ),
+    )
+
+
+def options(seconds: float) -> types.HttpOptions:
+    """Options of one call that may take so long; the SDK also tells the server."""
+    return types.HttpOptions(timeout=max(1, int(seconds * 1000)))
+
+
+def classify(error: Exception, target: Target) -> ProviderError:
+    """What an exception of the SDK means."""
+    if isinstance(error, errors.APIError):
+        return from_body(error.code, error.details, target)
+    if isinstance(
+        error, errors.UnknownApiResponseError | JSONDecodeError | ValidationError | ValueError
+    ):
+        return MalformedResponse(target, code=type(error).__name__)
+    return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
+
+
+def from_body(status: int, body: object, target: Target) -> ProviderError:
+    """What a status and Google's error body mean.
+
+    Args:
+        status: HTTP status, or the code in the body of an error inside a stream.
+        body: `{"error": {"code", "message", "status", "details"}}`.
+        target: What was called.
+    """
+    error = body.get("error", body) if isinstance(body, Mapping) else {}
+    if not isinstance(error, Mapping):
+        error = {}
+    name = str(error.get("status") or "")
+    message = str(error.get("message") or "").lower()
+    details = [d for d in error.get("details") or () if isinstance(d, Mapping)]
+    reasons = {str(d["reason"]) for d in details if "reason" in d}
+    code = next(iter(sorted(reasons)), name)
+    if status == 429:
+        return _limited(details, code, target)
+    if status == 401 or "API_KEY_INVALID" in reasons or "api key not valid" in message:
+        return KeyRejected(target, status=status, code=code)
+    if status == 403 and "leaked" in message:
+        return KeyRejected(target, status=status, code="LEAKED")
+    if status == 403 or name == "FAILED_PRECONDITION":
+        return AccountBlocked(target, status=status, code=code)
+    if status == 404:
+        return ModelUnknown(target, status=status, code=code)
+    if status in (408, 504):
+        return TimedOut(target, status=status, code=code)
+    if status == 503:
+        return Overloaded(target, status=status, code=code, retry_after=_retry_delay(details))
+    if 400 <= status < 500:
+        return InvalidRequest(target, status=status, code=code)
+    return ServerFailed(target, status=status, code=code)
+
+
+def _limited(details: list[Mapping[str, Any]], code: str, target: Target) -> ProviderError:
+    quotas = [str(violation.get("quotaId", "")) for violation in _violations(details)]
+    daily = [quota for quota in quotas if "PerDay" in quota]
+    if daily:
+        # The delay that comes with it is the one of a minute's quota.
+        wait = seconds_until_reset(datetime.now(UTC))
+        return QuotaExhausted(target, status=429, code=daily[0], retry_after=wait)
+    code = next(iter(quotas), code)
+    return RateLimited(target, status=429, code=code, retry_after=_retry_delay(details))
+
+
+def _violations(details: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for detail in details:
+        for violation in detail.get("violations") or ():
+            if isinstance(violation, Mapping):
+                yield violation
+
+
+def _retry_delay(details: list[Mapping[str, Any]]) -> float | None:
+    found = (from_duration(detail.get("retryDelay")) for detail in details)
+    return next((seconds for seconds in found if seconds is not None), None)
+
+
+def seconds_until_reset(now: datetime) -> float:
+    """Until a day's quota is full again: at midnight in California."""
+    try:
+        zone: timezone | ZoneInfo = ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:
+        # Without a time zone database: at most an hour too late.
+        zone = timezone(timedelta(hours=-8))
+    local = now.astimezone(zone)
+    midnight = (local + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight.astimezone(UTC) - now).total_seconds()

@@ -1,0 +1,44 @@
+"""`python -m loadtest.simulator`: serves until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+import uvicorn
+
+from loadtest.simulator.app import build
+from loadtest.simulator.pace import INSTANT, LIFELIKE
+from loadtest.simulator.protocol import Protocol
+from loadtest.simulator.world import World
+
+
+def main() -> None:
+    """Reads the command line and serves."""
+    parser = argparse.ArgumentParser(
+        prog="loadtest.simulator",
+        description="Speaks the wire formats of Gemini, Cohere and Anthropic.",
+    )
+    parser.add_argument("--listen", default="127.0.0.1:8090", help="address and port")
+    parser.add_argument("--pace", choices=("instant", "lifelike"), default="instant")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    host, _, port = arguments.listen.rpartition(":")
+    world = World(seed=arguments.seed)
+    world.pace.update(LIFELIKE if arguments.pace == "lifelike" else INSTANT)
+    config = uvicorn.Config(
+        build(world),
+        host=host,
+        port=int(port),
+        http=Protocol,
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Text as a well-behaved model would write it: sentences of the sources, with their markers.
+
+Reads the fences in which `services.generation.prompt` puts sources. Also the relevance
+scores of reranks, by the same shared words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+from loadtest.simulator.embeddings import COMMON, words
+
+_SOURCE = re.compile(r'<source id="(\w+)"[^>]*>\n?(.*?)\n?</source>', re.DOTALL)
+_QUESTION = re.compile(r"<question>\n?(.*?)\n?</question>", re.DOTALL)
+_REFUSAL = re.compile(r'exactly: "([^"]+)"')
+_SENTENCE = re.compile(r"[^.!?\n]*[.!?]+|[^.!?\n]+(?=\n|$)")
+_PIECE = re.compile(r"\s*\S{1,12}|\s+$")
+ENOUGH = 0.34
+"""Share of the question's words that the sources must hold to be an answer."""
+
+
+def answer(system: str, prompt: str, most_tokens: int) -> tuple[str, bool]:
+    """What the model says, and whether it was cut off by the limit of tokens."""
+    sources = _SOURCE.findall(prompt)
+    question = _QUESTION.search(prompt)
+    asked = question[1] if question else prompt[-2000:]
+    text = _grounded(asked, sources) if sources else _echo(asked)
+    if not text:
+        refusal = _REFUSAL.search(system)
+        text = refusal[1] if refusal else "I do not know."
+    limit = most_tokens * 4
+    return text[:limit], len(text) > limit
+
+
+def _grounded(asked: str, sources: list[tuple[str, str]]) -> str:
+    """The best two sentences, each with its marker; empty when none says enough."""
+    wanted = set(_telling(asked))
+    found = [
+        (len(wanted & set(_telling(sentence))) / max(1, len(wanted)), -order, sentence, marker)
+        for order, (marker, sentence) in enumerate(
+            (marker, match.group().strip())
+            for marker, text in sources
+            for match in _SENTENCE.finditer(text)
+            if len(match.group().strip()) > 12
+        )
+    ]
+    best = sorted(found, reverse=True)[:2]
+    said = [f"{s} [{marker}]" for share, _, s, marker in best if share >= ENOUGH]
+    return " ".join(said)
+
+
+def _echo(asked: str) -> str:
+    told = " ".join(dict.fromkeys(_telling(asked)))[:200]
+    return f"This is a simulated answer about {told}." if told else "This is a simulated answer."
+
+
+def _telling(text: str) -> list[str]:
+    return [
+        word.rstrip("s") if len(word) > 3 else word for word in words(text) if word not in COMMON
+    ]
+
+
+def pieces(text: str) -> list[str]:
+    """The text in the pieces it is streamed in; together they are the text."""
+    found = _PIECE.findall(text)
+    rest = text[sum(len(piece) for piece in found) :]
+    return [*found, rest] if rest else found
+
+
+def relevance(query: str, documents: list[str]) -> list[float]:
+    """A score of each document, 0 to 1: which share of the query's rare words it holds."""
+    held = [Counter(_telling(document)) for document in documents]
+    wanted = list(dict.fromkeys(_telling(query)))
+    weights = {
+        word: math.log(1 + len(held) / (1 + sum(word in counts for counts in held))) + 0.1
+        for word in wanted
+    }
+    total = sum(weights.values()) or 1.0
+    scores = []
+    for counts in held:
+        share = sum(weight for word, weight in weights.items() if word in counts) / total
+        scores.append(1 / (1 + math.exp(-10 * (share - 0.5))))
+    return scores

@@ -1,0 +1,90 @@
+"""The providers' simulator as tests use it: started, commanded, asked what was called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from meshkit.providers.settings import Access
+from meshkit.supervisor import ports
+
+READY_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSimulator:
+    """A simulator that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    http: httpx.Client
+
+    @classmethod
+    @contextmanager
+    def start(cls, *options: str) -> Iterator[RunningSimulator]:
+        """Starts one on a free port; it ends with the block."""
+        port = ports.pick()
+        command = [sys.executable, "-m", "loadtest.simulator", "--listen", f"127.0.0.1:{port}"]
+        process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=f"{url}/_simulator", trust_env=False, timeout=10) as http:
+                deadline = time.monotonic() + READY_WITHIN_S
+                while True:
+                    try:
+                        http.get("/clock").raise_for_status()
+                        break
+                    except httpx.TransportError:
+                        assert process.poll() is None, "the simulator ended"
+                        assert time.monotonic() < deadline, "the simulator does not answer"
+                        time.sleep(0.05)
+                yield cls(url, process, http)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    def access(self, provider: str, key: str = "test-key") -> Access:
+        """How an adapter reaches a provider here."""
+        return Access(provider, key, f"{self.url}/{provider}")
+
+    def environment(self) -> dict[str, str]:
+        """Variables that point a process of the mesh here."""
+        found: dict[str, str] = {}
+        for provider in ("gemini", "cohere", "anthropic"):
+            found[f"CITEMESH_{provider.upper()}_BASE_URL"] = f"{self.url}/{provider}"
+            found[f"{provider.upper()}_API_KEY"] = f"test-key-of-{provider}"
+        return found
+
+    def fault(self, kind: str, **values: Any) -> None:
+        """Sets a fault; see `loadtest.simulator.faults.Fault`."""
+        answer = self.http.post("/faults", json={"kind": kind, **values})
+        assert answer.status_code == 201, answer.text
+
+    def clear_faults(self) -> None:
+        """Removes every fault."""
+        self.http.delete("/faults").raise_for_status()
+
+    def quota(self, **values: Any) -> None:
+        """Sets the one quota there is."""
+        self.http.put("/quotas", json=[values]).raise_for_status()
+
+    def pace(self, **operations: dict[str, float]) -> None:
+        """Sets how fast operations are."""
+        self.http.put("/pace", json=operations).raise_for_status()
+
+    def counts(self, provider: str, operation: str) -> dict[str, int]:
+        """Calls of a provider's operation, by how they ended."""
+        found: dict[str, dict[str, int]] = self.http.get("/calls").json()["counts"]
+        return found.get(f"{provider}/{operation}", {})
+
+    def reset(self) -> None:
+        """As it was at the start, at full speed."""
+        self.http.post("/reset").raise_for_status()
+        self.pace(embed={}, rerank={}, generate={})
