@@ -78,6 +78,9 @@ def server(settings: GatewaySettings, slot: Slot) -> _Server:
             forwarded_allow_ips=list(proxies),
             timeout_keep_alive=30,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            # A request with a body over 64 KiB otherwise leaves its deadline and caller to
+            # every later request of its connection (cpython#140947): 504 after 5 s, for ever.
+            reset_contextvars=True,
         )
     )
 

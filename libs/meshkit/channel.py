@@ -60,8 +60,8 @@ def options(grpc_service: str) -> list[tuple[str, Any]]:
         ("grpc.enable_retries", 1),
         # A service that comes back is found within half a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        # Despite its name the time a connection attempt may take: at 100 ms a busy server's
-        # greeting came too late, and calls failed with DEADLINE_EXCEEDED at once.
+        # Despite its name the time a connection attempt may take: at 100 ms the greeting of a
+        # server on a busy machine comes too late, and its callers get UNAVAILABLE.
         ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.keepalive_time_ms", 30_000),

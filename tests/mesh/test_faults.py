@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -172,31 +172,13 @@ def test_a_service_killed_with_minus_nine_is_back_within_five_seconds(
     KILLED.add(name)
     path = tmp_path / f"kept-{name}.txt"
     path.write_text(f"This note was acknowledged before {name} died, and tells of a zeppelin.\n")
-    document = retried(lambda: upload(mesh.http, path))
+    document = upload(mesh.http, path)
     mesh.kill_and_wait_until_back(name, within=5.0)
     wait_until(lambda: ready(mesh), 10, "the gateway sees every service again")
-    assert retried(lambda: settled(mesh.http, document["id"]))["state"] == "ready"
+    assert settled(mesh.http, document["id"])["state"] == "ready"
     body = {"query": f"{name} died zeppelin", "filter": {"document_ids": [document["id"]]}}
-    found = retried(lambda: mesh.http.post("/v1/search", json=body).raise_for_status().json())
+    found = mesh.http.post("/v1/search", json=body).raise_for_status().json()
     assert [hit["document_id"] for hit in found["hits"]] == [document["id"]]
-
-
-def retried(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """As a client does while a service comes back: the same call again, for at most 20 seconds."""
-    done: list[dict[str, Any]] = []
-
-    def succeeds() -> bool:
-        try:
-            found = call()
-        except (AssertionError, httpx.HTTPError):
-            return False
-        if "reason" in found:
-            return False
-        done.append(found)
-        return True
-
-    wait_until(succeeds, 20, "a call succeeds again")
-    return done[0]
 
 
 def ready(mesh: RunningMesh) -> bool:

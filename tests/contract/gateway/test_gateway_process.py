@@ -96,6 +96,31 @@ def test_it_lives_says_what_is_missing_and_ends_cleanly(
     assert "Traceback" not in output
 
 
+def test_a_request_leaves_nothing_to_the_next_one_of_its_connection(
+    environment: dict[str, str], started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    key = tmp_path / "api.key"
+    command = [sys.executable, "-m", "gateway.bootstrap", "--project", tmp_path.name]
+    subprocess.run([*command, "--key-file", str(key)], env=environment, check=True)
+    seconds = 2.0  # longer than the retries of a call to a service that is not there
+    environment["CITEMESH_GATEWAY_SEARCH_SECONDS"] = str(seconds)
+    started.append(start(environment))
+    url = f"http://{environment['CITEMESH_GATEWAY_LISTEN']}"
+    headers = {"Authorization": f"Bearer {key.read_text().strip()}"}
+    one = httpx.Limits(max_connections=1)
+    with httpx.Client(
+        base_url=url, headers=headers, trust_env=False, limits=one, timeout=30
+    ) as client:
+        when(lambda: client.get("/readyz").json()["parts"].get("database"))
+        # More than the server reads ahead, so that it stops and resumes reading.
+        assert client.post("/v1/search", json={"query": "why " * 25_000}).status_code == 400
+        until = time.monotonic() + 2 * seconds
+        while time.monotonic() < until:
+            reply = client.post("/v1/search", json={"query": "why"})
+            assert reply.json()["reason"] == "SERVICE_UNAVAILABLE", "its deadline was inherited"
+            time.sleep(0.1)  # a pace; the log of the process is a pipe that nobody reads
+
+
 def test_without_a_database_it_lives_and_names_the_gap(
     environment: dict[str, str], started: list[subprocess.Popen[str]]
 ) -> None:
