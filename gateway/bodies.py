@@ -41,14 +41,16 @@ class SearchBody(Body):
     """Hits to return."""
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     """Which indexes are asked."""
-    fusion: Literal["rrf", "min_max"] = "rrf"
-    """How their rankings become one."""
+    fusion: Literal["rrf", "min_max"] | None = None
+    """How their rankings become one; left out, the project's choice."""
     rerank: bool = True
     """Whether a cross-encoder orders the best hits."""
     filter: Filter = Filter()
     """Where to look."""
     neighbours: Annotated[int, Field(ge=0, le=5)] = 0
     """Chunks to add before and after each hit, in reading order."""
+    context_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Tokens that all hits may have together with their neighbours; 0 sets no limit."""
     bypass_cache: bool = False
     """Do not use the cache of query vectors. For measurements."""
 

@@ -29,6 +29,7 @@ _MODES = {
     "lexical": retrieval_v1.SEARCH_MODE_LEXICAL,
 }
 _FUSIONS = {
+    None: retrieval_v1.FUSION_METHOD_UNSPECIFIED,
     "rrf": retrieval_v1.FUSION_METHOD_RRF,
     "min_max": retrieval_v1.FUSION_METHOD_MIN_MAX,
 }
@@ -93,6 +94,7 @@ async def search(request: Request, body: SearchBody) -> Response:
             rerank=retrieval_v1.RERANK_MODE_ON if body.rerank else retrieval_v1.RERANK_MODE_OFF,
             filter=filter_message(body.filter),
             neighbours=body.neighbours,
+            context_tokens=body.context_tokens,
             bypass_cache=body.bypass_cache,
         ),
         timeout=mesh.settings.search_seconds,

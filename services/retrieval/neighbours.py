@@ -1,9 +1,10 @@
 """A hit with what stands around it: pure windows, and the one query that reads them.
 
-Each chunk near several hits goes to the nearest of them (the better one on a tie),
-so windows never overlap and every hit keeps its own chunk. Chunks overlap in the
-text they were cut from; their spans say by how much, and the repeated characters
-are left out when they are joined.
+Windows that would overlap are merged and cut between their hits: each chunk near
+several hits goes to the nearest of them (the better one on a tie), so nothing is
+said twice and every hit, which is what is cited, keeps its own chunk. Chunks
+overlap in the text they were cut from; their spans say by how much, and the
+repeated characters are left out when they are joined.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Piece:
     text: str
     start: int
     end: int
+    tokens: int
 
 
 def windows(ordinals: Sequence[int], reach: int) -> list[range]:
@@ -64,10 +66,51 @@ def join(pieces: Sequence[Piece]) -> str:
     return "".join(joined)
 
 
+def within(
+    budget: int, hits: Sequence[int], spans: Sequence[range], sizes: Sequence[Mapping[int, int]]
+) -> list[range]:
+    """The windows cut down so that all of them together fit a prompt.
+
+    Nearer neighbours come before farther ones and, equally near, those of better
+    hits first. The hits themselves always stay.
+
+    Args:
+        budget: Tokens.
+        hits: Ordinal of each hit, best first.
+        spans: Its window.
+        sizes: Tokens of each chunk in its window by ordinal; a chunk that is not
+            there ends the window.
+    """
+    left = budget - sum(size.get(hit, 0) for hit, size in zip(hits, sizes, strict=True))
+    lows, highs = list(hits), list(hits)
+    sides = [(place, step) for place in range(len(hits)) for step in (-1, 1)]
+    while sides:
+        open_sides = []
+        for place, step in sides:
+            edges = lows if step < 0 else highs
+            ordinal = edges[place] + step
+            size = sizes[place].get(ordinal)
+            if size is None or ordinal not in spans[place] or size > left:
+                continue
+            edges[place] = ordinal
+            left -= size
+            open_sides.append((place, step))
+        sides = open_sides
+    return [range(low, high + 1) for low, high in zip(lows, highs, strict=True)]
+
+
 async def contexts(
-    database: Database, project_id: str, hits: Sequence[Chunk], reach: int
+    database: Database, project_id: str, hits: Sequence[Chunk], reach: int, budget: int = 0
 ) -> list[str]:
-    """Each hit's text with its neighbours, in the order of the hits."""
+    """Each hit's text with its neighbours, in the order of the hits.
+
+    Args:
+        database: The pool.
+        project_id: Whose documents they are.
+        hits: Best first.
+        reach: Chunks wanted before and after each.
+        budget: Tokens that all of them may have together; 0 sets no limit.
+    """
     by_document: dict[tuple[str, int], list[int]] = {}
     for hit in hits:
         by_document.setdefault((hit.document_id, hit.version), []).append(hit.ordinal)
@@ -77,20 +120,32 @@ async def contexts(
         for ordinal, window in zip(ordinals, windows(ordinals, reach), strict=True)
     }
     pieces = await _read(database, project_id, spans)
-    return [
-        join(
-            [
-                pieces.get((hit.document_id, hit.version, ordinal), _own(hit))
-                for ordinal in spans[hit.document_id, hit.version, hit.ordinal]
-                if ordinal == hit.ordinal or (hit.document_id, hit.version, ordinal) in pieces
-            ]
-        )
+    found = [
+        {
+            ordinal: pieces[hit.document_id, hit.version, ordinal]
+            for ordinal in spans[hit.document_id, hit.version, hit.ordinal]
+            if (hit.document_id, hit.version, ordinal) in pieces
+        }
+        | {hit.ordinal: _own(hit)}
         for hit in hits
     ]
+    if budget:
+        kept = within(
+            budget,
+            [hit.ordinal for hit in hits],
+            [spans[hit.document_id, hit.version, hit.ordinal] for hit in hits],
+            [{ordinal: piece.tokens for ordinal, piece in around.items()} for around in found],
+        )
+        found = [
+            {ordinal: piece for ordinal, piece in around.items() if ordinal in window}
+            for around, window in zip(found, kept, strict=True)
+        ]
+    return [join(list(around.values())) for around in found]
 
 
 def _own(hit: Chunk) -> Piece:
-    return Piece(hit.ordinal, hit.text, hit.location.start, hit.location.end)
+    at = hit.location
+    return Piece(hit.ordinal, hit.text, at.start, at.end, hit.token_count)
 
 
 async def _read(
@@ -107,7 +162,7 @@ async def _read(
         )
     return {
         (row["document_id"], row["version"], row["ordinal"]): Piece(
-            row["ordinal"], row["body"], row["span_start"], row["span_end"]
+            row["ordinal"], row["body"], row["span_start"], row["span_end"], row["token_count"]
         )
         for row in rows
     }

@@ -67,6 +67,8 @@ class Query:
     """The query's vector when the caller has it already."""
     neighbours: int = 0
     """Chunks to add before and after each hit."""
+    context_tokens: int = 0
+    """Tokens that all hits may have with their neighbours; 0 sets no limit."""
     bypass_cache: bool = False
 
 
@@ -165,7 +167,7 @@ class Searcher:
         order = [item for item in order if item.key in candidates.rows]
         hits = _hits(order[: query.top_k], candidates, lexical, fused, opinions)
         if query.neighbours and hits:
-            hits = await self._surround(viewer, hits, query.neighbours, run)
+            hits = await self._surround(viewer, query, hits, run)
         run.took("total", started)
         return Found(
             hits=hits,
@@ -321,11 +323,15 @@ class Searcher:
         )
 
     async def _surround(
-        self, viewer: Viewer, hits: Sequence[Hit], reach: int, run: _Run
+        self, viewer: Viewer, query: Query, hits: Sequence[Hit], run: _Run
     ) -> list[Hit]:
         started = time.perf_counter()
         texts = await neighbours.contexts(
-            self._database, viewer.project_id, [hit.chunk for hit in hits], reach
+            self._database,
+            viewer.project_id,
+            [hit.chunk for hit in hits],
+            query.neighbours,
+            query.context_tokens,
         )
         run.took("neighbours", started)
         return [

@@ -255,6 +255,7 @@ def _query(request: v1.SearchRequest) -> Query:
         ),
         vector=vector,
         neighbours=request.neighbours,
+        context_tokens=request.context_tokens,
         bypass_cache=request.bypass_cache,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,12 +103,14 @@ class Room:
         space: str = SPACE,
         vectors: Vectors | None = None,
         ordinals: Sequence[int] | None = None,
+        flags: Mapping[int, Sequence[str]] | None = None,
     ) -> int:
         """Indexes chunks whose spans follow each other."""
         start, drafts = 0, []
         for ordinal, text in zip(ordinals or range(len(texts)), texts, strict=True):
             place = Location(1, 1, ("Heading",), start, start + len(text), "")
-            drafts.append(ChunkDraft(ordinal, text, place, len(text.split()), "en", ()))
+            found = (flags or {}).get(ordinal, ())
+            drafts.append(ChunkDraft(ordinal, text, place, len(text.split()), "en", found))
             start += len(text)
         if vectors is None:
             vectors = np.array([vector_of(text) for text in texts])

@@ -177,6 +177,32 @@ async def test_windows_of_two_hits_never_overlap(room: Room, project: str) -> No
     assert all(hit.chunk.text in hit.context for hit in hits)
 
 
+async def test_contexts_fit_the_budget_of_a_prompt(room: Room, project: str) -> None:
+    query = Query("topic5", top_k=1, mode=Mode.LEXICAL, rerank=False, neighbours=5)
+    (whole,) = (await room.search(project, query)).hits
+    (short,) = (await room.search(project, replace(query, context_tokens=15))).hits
+    assert len(whole.context.split()) == 55
+    assert short.context.split() == [
+        word for n in (4, 5, 6) for word in f"policy paragraph {n} about topic{n}".split()
+    ]
+    (own,) = (await room.search(project, replace(query, context_tokens=1))).hits
+    assert own.context == own.chunk.text
+
+
+async def test_a_neighbour_with_findings_is_left_out(room: Room) -> None:
+    name = project_id()
+    texts = [f"paragraph about topic{n} " for n in range(3)]
+    await room.write(name, "doc_1", texts, flags={2: ["override"]})
+    await room.activate(name, "doc_1", 3)
+    query = Query("topic1", top_k=1, mode=Mode.LEXICAL, rerank=False, neighbours=2)
+    (hit,) = (await room.search(name, query)).hits
+    assert "topic0" in hit.context
+    assert "topic2" not in hit.context
+    (flagged,) = (await room.search(name, replace(query, text="topic2"))).hits
+    assert flagged.chunk.flags == ["override"]
+    assert "topic2" in flagged.context
+
+
 async def test_both_fusions_find_it(room: Room, project: str) -> None:
     for method in Fusion:
         query = Query("policy paragraph 3 about topic3", fusion=method, rerank=False)

@@ -163,3 +163,11 @@ def test_an_evaluation_prints_its_figures_as_its_last_line(
     assert figures["recall@10"] == 1.0
     assert figures["ndcg@10"] > 0.8
     assert figures["queries"] == 2
+    assert list(figures["modes"]) == ["lexical", "dense", "hybrid", "hybrid+rerank"]
+    assert figures["mode"] == "hybrid+rerank"
+    assert figures["modes"]["lexical"]["recall@10"] == 1.0
+
+    at_once = citemesh(mesh, "eval", str(dataset), "--mode", "hybrid", "--clients", "4")
+    load = json.loads(at_once.stdout.splitlines()[-1])["under_load"]
+    assert load["same_quality"] is True
+    assert load["degraded_share"] == 0.0

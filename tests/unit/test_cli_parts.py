@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from meshkit.cli import beir, metrics
 from meshkit.cli.ask import print_stream
 from meshkit.cli.client import Target, raise_for_problem
-from meshkit.cli.evaluate import ranking
+from meshkit.cli.evaluate_corpus import ranking
+from meshkit.cli.evaluate_queries import Asked, Measured, under_load
 from meshkit.cli.failure import CommandFailed
 from meshkit.cli.ingest import find_files
 from meshkit.cli.options import parse_labels
@@ -269,6 +270,37 @@ def test_a_broken_data_set_is_refused_with_the_file_named(
         (tmp_path / name).write_text(content)
     with pytest.raises(beir.DatasetInvalid, match=sentence):
         beir.load(tmp_path)
+
+
+def test_a_flat_copy_with_a_split_of_its_own_is_read_too(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    (tmp_path / "qrels" / "test.tsv").rename(tmp_path / "qrels.tsv")
+    (tmp_path / "qrels.train.tsv").write_text("query-id\tcorpus-id\tscore\nt1\td2\t1\n")
+    (tmp_path / "queries.train.jsonl").write_text('{"_id": "t1", "text": "to learn from"}\n')
+    assert beir.load(tmp_path).queries == {"q1": "first?"}
+    train = beir.load(tmp_path, "train")
+    assert train.queries == {"t1": "to learn from"}
+    assert train.relevance == {"t1": {"d2": 1}}
+
+
+def measured(*asked: tuple[str, list[str], bool]) -> Measured:
+    return Measured([Asked(q, [], ranked, 1.0, degraded) for q, ranked, degraded in asked], 1.0)
+
+
+def test_only_queries_degraded_in_neither_run_are_compared_under_load(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    dataset = beir.load(tmp_path)
+    dataset.relevance["q2"] = {"d2": 1}
+    rest = measured(("q1", ["d1"], False), ("q2", ["d2"], False))
+    load = measured(("q1", ["d1"], False), ("q2", [], True))
+    compared = under_load(dataset, rest, load)
+    assert compared["undegraded_queries"] == 1
+    assert compared["same_quality"] is True
+    worse = measured(("q1", ["d2", "d1"], False), ("q2", [], True))
+    compared = under_load(dataset, rest, worse)
+    assert compared["ndcg@10_at_rest"] == 1.0
+    assert compared["ndcg@10_under_load"] == 0.6309
+    assert compared["same_quality"] is False
 
 
 def test_passages_of_one_document_count_once_in_a_ranking() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshkit.errors import InvalidInput, MeshError, Precondition
 from services.retrieval.lexical.analysis import bigrams, without_cjk
-from services.retrieval.neighbours import Piece, join, windows
+from services.retrieval.neighbours import Piece, join, windows, within
 from services.retrieval.passages import parse_chunk_id
 from services.retrieval.spaces import check_vectors, dimensions_of
 
@@ -44,14 +46,42 @@ def test_joined_windows_are_the_text_they_were_cut_from(text: str, data: st.Data
     while start < len(text):
         end = data.draw(st.integers(start + 1, len(text)))
         begin = data.draw(st.integers(max(0, start - 5), start))
-        pieces.append(Piece(len(pieces), text[begin:end], begin, end))
+        pieces.append(Piece(len(pieces), text[begin:end], begin, end, 1))
         start = end
     data.draw(st.randoms()).shuffle(pieces)
     assert join(pieces) == text
 
 
 def test_a_gap_between_two_chunks_stays_visible() -> None:
-    assert join([Piece(0, "ab", 0, 2), Piece(1, "ef", 4, 6)]) == "ab\n\nef"
+    assert join([Piece(0, "ab", 0, 2, 1), Piece(1, "ef", 4, 6, 1)]) == "ab\n\nef"
+
+
+@given(ordinals, st.integers(0, 5), st.integers(0, 4000), st.randoms())
+def test_windows_of_a_budget_keep_their_hits_and_stay_within_it(
+    hits: list[int], reach: int, budget: int, random: Any
+) -> None:
+    spans = windows(hits, reach)
+    sizes = [{ordinal: random.randint(1, 200) for ordinal in window} for window in spans]
+    kept = within(budget, hits, spans, sizes)
+    own = sum(size[hit] for hit, size in zip(hits, sizes, strict=True))
+    spent = sum(size[at] for size, window in zip(sizes, kept, strict=True) for at in window)
+    assert spent <= max(budget, own)
+    for hit, window, span in zip(hits, kept, spans, strict=True):
+        assert hit in window
+        assert set(window) <= set(span)
+    assert within(10**6, hits, spans, sizes) == spans
+
+
+def test_a_budget_goes_to_near_neighbours_and_better_hits_first() -> None:
+    spans = [range(8, 13), range(5)]
+    sizes = [dict.fromkeys(span, 10) for span in spans]
+    assert within(20, [10, 2], spans, sizes) == [range(10, 11), range(2, 3)]
+    assert within(40, [10, 2], spans, sizes) == [range(9, 12), range(2, 3)]
+    assert within(70, [10, 2], spans, sizes) == [range(8, 12), range(1, 4)]
+
+
+def test_a_window_of_a_budget_ends_at_a_chunk_that_is_not_there() -> None:
+    assert within(100, [5], [range(3, 8)], [{3: 1, 5: 1, 6: 1, 7: 1}]) == [range(5, 8)]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Data sets in the layout of BEIR (Thakur et al. 2021).
 
-corpus.jsonl    {"_id", "title", "text"}
-queries.jsonl   {"_id", "text"}
-qrels/test.tsv  query-id, corpus-id, score; the first line names the columns
+corpus.jsonl     {"_id", "title", "text"}
+queries.jsonl    {"_id", "text"}
+qrels/SPLIT.tsv  query-id, corpus-id, score; the first line names the columns
+
+Flat copies are read too: `qrels.SPLIT.tsv` or, for the split `test`, `qrels.tsv`,
+and a split's own `queries.SPLIT.jsonl`.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +40,17 @@ class Dataset:
     """A data set that was read."""
 
     name: str
+    split: str
     corpus: tuple[Entry, ...]
     queries: dict[str, str]
     """Text by query id, only queries that have a judgement."""
     relevance: dict[str, dict[str, int]]
     """Gain by corpus id, by query id."""
+
+    def first(self, count: int) -> Dataset:
+        """The data set with its first queries only; 0 keeps all."""
+        kept = dict(list(self.queries.items())[: count or None])
+        return replace(self, queries=kept)
 
 
 def load(directory: Path, split: str = "test") -> Dataset:
@@ -50,19 +59,22 @@ def load(directory: Path, split: str = "test") -> Dataset:
     Raises:
         DatasetInvalid: a file is missing or a line of it is not what it should be.
     """
-    relevance = _judgements(directory / "qrels" / f"{split}.tsv")
+    judged = directory / "qrels" / f"{split}.tsv"
+    flat = [directory / f"qrels.{split}.tsv", *([directory / "qrels.tsv"] * (split == "test"))]
+    relevance = _judgements(next((path for path in (judged, *flat) if path.exists()), judged))
     corpus = tuple(
         Entry(str(line["_id"]), str(line.get("title") or ""), str(line["text"]))
         for line in _lines(directory / "corpus.jsonl", ("_id", "text"))
     )
+    own = directory / f"queries.{split}.jsonl"
     queries = {
         str(line["_id"]): str(line["text"])
-        for line in _lines(directory / "queries.jsonl", ("_id", "text"))
+        for line in _lines(own if own.exists() else directory / "queries.jsonl", ("_id", "text"))
         if str(line["_id"]) in relevance
     }
     if not queries:
-        raise DatasetInvalid(f"No query of {directory} has a judgement in {split}.tsv.")
-    return Dataset(directory.resolve().name, corpus, queries, relevance)
+        raise DatasetInvalid(f"No query of {directory} has a judgement of the split {split}.")
+    return Dataset(directory.resolve().name, split, corpus, queries, relevance)
 
 
 def _lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
