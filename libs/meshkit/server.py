@@ -1,6 +1,7 @@
 """Serving calls: what happens around every RPC of every service, in this order.
 
     errors      every exception becomes a status with a reason, none leaks its text
+    admission   streams that only wait do not take the place of calls
     context     the signed context is verified and made current
     deadline    the caller's deadline becomes the budget of the request
     telemetry   a span, a duration and an access log line, for streams too
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -37,6 +39,7 @@ from meshkit.errors import (
     DeadlineExceeded,
     Internal,
     InvalidInput,
+    LimitExceeded,
     MeshError,
     Unauthenticated,
     to_status,
@@ -98,6 +101,35 @@ async def errors(call: Call) -> AsyncIterator[None]:
 def _with_push_back(status: Any) -> Any:
     found: Any = rpc_status.to_status(status)
     return found._replace(trailing_metadata=(*found.trailing_metadata, NO_RETRY))
+
+
+def admission(calls: int, watches: int) -> Stage:
+    """The stage that bounds calls and waiting streams apart.
+
+    Someone may follow a document for hours; two hundred of them would leave no room for an
+    upload.
+
+    Args:
+        calls: Calls served at once.
+        watches: Streams of methods named `Watch...` served at once.
+    """
+    most = {False: calls, True: watches}
+    active = Counter[bool]()
+
+    @asynccontextmanager
+    async def stage(call: Call) -> AsyncIterator[None]:
+        waits = call.method.rpartition("/")[2].startswith("Watch")
+        if active[waits] >= most[waits]:
+            raise LimitExceeded(
+                "SERVICE_BUSY", "The service is at its limit; try again shortly.", retry_after=1.0
+            )
+        active[waits] += 1
+        try:
+            yield
+        finally:
+            active[waits] -= 1
+
+    return stage
 
 
 def verified_context(verifier: Verifier) -> Stage:
@@ -317,12 +349,14 @@ class Server:
 
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
         stages = [errors, verified_context(verifier), request_deadline, telemetry]
+        if settings.max_watches:
+            stages.insert(1, admission(settings.max_concurrent_rpcs, settings.max_watches))
         self._settings = settings
         self._pipeline = Pipeline(stages)
         self._server = grpc.aio.server(
             interceptors=[self._pipeline],
             options=options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + settings.max_watches,
         )
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []

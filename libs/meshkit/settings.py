@@ -46,6 +46,9 @@ class ServiceSettings(BaseSettings):
     """`json`, one object a line, or `console`, for people."""
     max_concurrent_rpcs: int = Field(200, ge=1)
     """Calls served at once; one more is refused with SERVICE_BUSY."""
+    max_watches: int = Field(0, ge=0)
+    """Streams that only wait for changes (`Watch...`) served beside those calls; one more is
+    refused with SERVICE_BUSY. 0 counts them as calls."""
     drain_seconds: float = Field(20.0, ge=0)
     """How long calls in flight may take to end after SIGTERM."""
     max_connection_age_seconds: float = Field(300.0, gt=0)

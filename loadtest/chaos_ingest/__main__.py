@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench.running import running_mesh
+from loadtest.chaos_ingest.faults import RECOVERY_SECONDS
 from loadtest.chaos_ingest.rounds import MUST_BE_ZERO, Mesh, Verdict, run_round
 from meshkit.supervisor.layout import DataDirectory
 
@@ -26,7 +27,6 @@ SHOWN = (
     *MUST_BE_ZERO,
     "seconds",
 )
-RECOVERY_SECONDS = 10.0
 
 
 def total(verdicts: list[Verdict]) -> dict[str, Any]:

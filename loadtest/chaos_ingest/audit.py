@@ -85,10 +85,17 @@ UNWATCH = "DROP SCHEMA IF EXISTS chaos CASCADE"
 """The triggers go with their functions."""
 
 FENCED_WRITES = """
-    SELECT (SELECT count(*) FROM chaos.event g JOIN chaos.event h USING (tx, document_id)
-            WHERE g.project_id = $1 AND g.kind = 'given' AND h.kind = 'held'
-              AND g.epoch < h.epoch)
-         + (SELECT count(*) FROM chaos.event WHERE project_id = $1 AND kind = 'stale')
+    SELECT g.document_id, g.epoch AS given, h.epoch AS held, g.at::text
+    FROM chaos.event g JOIN chaos.event h USING (tx, document_id)
+    WHERE g.project_id = $1 AND g.kind = 'given' AND h.kind = 'held' AND g.epoch < h.epoch
+    UNION ALL
+    SELECT document_id, epoch, NULL, at::text FROM chaos.event
+    WHERE project_id = $1 AND kind = 'stale'
+"""
+STORY = """
+    SELECT string_agg(format('%s v%s e%s %s', kind, version, epoch, to_char(at, 'MI:SS.MS')), ', '
+                      ORDER BY seq)
+    FROM chaos.event WHERE document_id = $1
 """
 TWICE = """
     SELECT count(*) FROM (
@@ -145,6 +152,8 @@ RECOVERED = """
           AND e.kind = ANY ('{claimed,left}')) AS again
     FROM held h WHERE h.kind = 'claimed'
 """
+LAST_WORDS_SECONDS = 0.3
+"""What Postgres was told before a kill may be committed for so long after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +193,20 @@ async def audit(connection: asyncpg.Connection[Any], project: str) -> Audit:
     dense = f"dense_{numbers[0]['number']:d}"
     rows = await connection.fetch(UNEQUAL.format(dense=dense), project)
     unequal = [dict(row) for row in rows if not _equal(row)]
+    fenced = await connection.fetch(FENCED_WRITES, project)
+    stories = [
+        f"{dict(row)}: {await connection.fetchval(STORY, row['document_id'])}" for row in fenced[:3]
+    ]
     return Audit(
-        fenced_writes=await connection.fetchval(FENCED_WRITES, project),
+        fenced_writes=len(fenced),
         ready_twice=await connection.fetchval(TWICE, project),
         leases_left=await connection.fetchval(LEASES_LEFT, project),
         unfinished=await connection.fetchval(UNFINISHED, project),
         same_content=await connection.fetchval(SAME_CONTENT, project),
         unequal=len(unequal),
         left_behind=await connection.fetchval(LEFT_BEHIND, project),
-        examples=[json.dumps(row) for row in unequal[:5]],
+        examples=[f"counts differ: {json.dumps(row)}" for row in unequal[:5]]
+        + [f"written without the lease: {story}" for story in stories],
     )
 
 
@@ -212,7 +226,8 @@ async def recoveries(connection: asyncpg.Connection[Any], faults: list[Fault]) -
             continue
         later = [other.began for other in faults if other.began > fault.began]
         undisturbed = min(later, default=float("inf"))
-        rows = await connection.fetch(RECOVERED.replace("$1", f"to_timestamp({fault.began!r})"))
+        dead = fault.began + LAST_WORDS_SECONDS
+        rows = await connection.fetch(RECOVERED.replace("$1", f"to_timestamp({dead!r})"))
         for row in rows:
             if row["again"] is None:
                 continue

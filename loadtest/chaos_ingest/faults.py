@@ -21,6 +21,7 @@ VICTIMS = ("ingestion", "embedding_bulk", "retrieval", "postgres")
 FROZEN_SECONDS = (8.0, 14.0)
 """Past the lease (6 s), and sometimes past what Postgres lets a transaction idle (10 s)."""
 PAUSE_SECONDS = (0.5, 5.0)
+RECOVERY_SECONDS = 10.0
 BACK_SECONDS = 60.0
 
 
@@ -62,6 +63,9 @@ class Saboteur:
             began = time.time()
             if kind is Kind.KILL:
                 await self._kill(victim)
+                if victim == "ingestion":
+                    # So that no other fault falls into the recovery that is measured.
+                    await asyncio.sleep(RECOVERY_SECONDS)
             else:
                 await self._freeze(victim, self._chance.uniform(*FROZEN_SECONDS))
             self.faults.append(Fault(victim, kind, began, time.time()))

@@ -166,6 +166,7 @@ def _broken(chance: random.Random, name: str) -> File:
         return File(f"{name}.pdf", cut, word, frozenset({"FILE_CORRUPT", "NO_TEXT"}))
     if kind == 1:
         whole = _docx(chance, name).content
-        return File(f"{name}.docx", whole[: len(whole) // 2], word, frozenset({"FILE_CORRUPT"}))
+        half = whole[: len(whole) // 2] + name.encode()
+        return File(f"{name}.docx", half, word, frozenset({"FILE_CORRUPT"}))
     blank = (" " * chance.randint(20, 400) + "\n") * 3
     return File(f"{name}.txt", blank.encode(), word, frozenset({"NO_TEXT"}))

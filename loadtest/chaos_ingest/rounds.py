@@ -178,7 +178,7 @@ async def _verdict(
     verdict.chunk_mismatch = found.unequal + found.left_behind
     verdict.fenced_writes, verdict.leases_left = found.fenced_writes, found.leases_left
     verdict.unfinished = found.unfinished
-    verdict.problems += [f"counts differ: {example}" for example in found.examples]
+    verdict.problems += found.examples
     verdict.problems += [f"nobody uploaded {stranger}" for stranger in strangers]
     verdict.troubles = client.troubles
     verdict.internal_errors = sum(

@@ -10,7 +10,6 @@ from citemesh.embedding import v1 as embedding_v1
 from citemesh.guardrail import v1 as guardrail_v1
 from citemesh.ingestion import v1
 from citemesh.retrieval import v1 as retrieval_v1
-from meshkit.ids import new_id
 from meshkit.process import Process, run
 from services.ingestion import tokens
 from services.ingestion.attempt import AttemptPolicy, Tools
@@ -21,12 +20,14 @@ from services.ingestion.chunking import ChunkingPolicy, Tokenize
 from services.ingestion.extraction.runner import Limits
 from services.ingestion.measures import watch_backlog
 from services.ingestion.neighbours import Neighbours
+from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue
 from services.ingestion.removal import Removal, keep_house
 from services.ingestion.servicer import IngestionServicer, Parts
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.worker import Worker, WorkerPolicy
 
+_WATCHED_SECONDS = 1.0
 _DEFAULT_SPACE = "local/bge-small-en-v1.5@384"
 
 
@@ -49,10 +50,13 @@ async def start(process: Process[IngestionSettings]) -> None:
         process.signer(),
     )
     changes = Changes()
+    if process.server is None:
+        raise RuntimeError("ingestion needs its server")
     removal = Removal(database, blobs, neighbours, changes)
     queue = Queue(
         database,
-        owner=f"{socket.gethostname()}/{new_id('worker')}",
+        # Only one process can listen there, so whoever had this name before is dead.
+        owner=f"{socket.gethostname()}/{process.server.port}",
         lease_seconds=settings.lease_seconds,
         most_starts=settings.most_starts,
     )
@@ -62,6 +66,7 @@ async def start(process: Process[IngestionSettings]) -> None:
         neighbours=neighbours,
         tokenizer=_tokenizer,
         embedding=asyncio.Semaphore(settings.embed_parallel),
+        paces=Paces(settings.replicas),
         policy=AttemptPolicy(
             chunking=ChunkingPolicy(
                 tokens=settings.chunk_tokens,
@@ -89,6 +94,7 @@ async def start(process: Process[IngestionSettings]) -> None:
     process.background("worker", worker.run())
     process.background("backlog metrics", watch_backlog(queue))
     process.background("queue listener", worker.listen(database))
+    process.background("watched documents", changes.follow(database, _WATCHED_SECONDS))
     process.background("removal sweeper", removal.sweep(settings.sweep_seconds))
     process.background("housekeeping", keep_house(database, blobs, settings.orphan_hours))
 

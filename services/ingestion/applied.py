@@ -47,6 +47,16 @@ async def earlier(connection: Connection, context: RequestContext, request: Requ
     return str(row["document_id"])
 
 
+async def applied_already(connection: Connection, context: RequestContext, request_id: str) -> bool:
+    """Whether a request with this id was applied; does not wait for one that is under way."""
+    found = await connection.fetchval(
+        "SELECT true FROM ingestion.applied_request"
+        " WHERE project_id = $1 AND subject = $2 AND request_id = $3",
+        *(context.project_id, context.subject, request_id),
+    )
+    return bool(found)
+
+
 async def remember(
     connection: Connection, context: RequestContext, request: Request, document_id: str
 ) -> None:

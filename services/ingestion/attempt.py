@@ -1,30 +1,38 @@
 """One attempt at making a version ready: read, cut, embed, index, activate.
 
 Reading and cutting are repeated by every attempt because they are quick and give
-the same result; embedding, which is neither, goes on behind the last batch that
-retrieval acknowledged.
+the same result; embedding, which is neither, is done for the batches that retrieval
+has not acknowledged yet.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from meshkit.errors import MeshError
 from meshkit.telemetry import span
+from services.ingestion.batches import SpaceLimits, batches, count
 from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
 from services.ingestion.documents import Job, Stage, title_of
 from services.ingestion.extraction.model import Extracted, FileRefused
 from services.ingestion.extraction.runner import Limits, extract
 from services.ingestion.neighbours import Neighbours, Vectors
+from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue
 from services.ingestion.retry import patiently
 
 T = TypeVar("T")
+
+_PAID_SECONDS = 4.0
+"""How long batches under way may take to their end once the attempt is over: less than a lease,
+which nobody extends then."""
+_SPECIAL_TOKENS = 2
+"""What a model's tokenizer puts around a text."""
 
 
 class PlanChanged(Exception):
@@ -44,7 +52,7 @@ class AttemptPolicy:
     batch: int
     """Chunks embedded and indexed at once."""
     ahead: int
-    """Batches of one document that are embedded ahead of the one being indexed."""
+    """Batches of one document that are under way at the same time."""
     patience_seconds: float
     """How long a call is repeated while its service is away."""
 
@@ -69,6 +77,8 @@ class Tools:
     """The tokenizer of a space."""
     embedding: asyncio.Semaphore
     """Calls to the embedding service at the same time, over all documents."""
+    paces: Paces
+    """Keeps calls within what the spaces' providers take."""
     policy: AttemptPolicy
 
 
@@ -98,17 +108,15 @@ class Attempt:
         """
         with span("ingestion.extract"):
             document = await self._extract()
-        space = self._job.space or await self._patiently(
-            lambda: self._tools.neighbours.active_space(self._job)
-        )
+        limits = await self._patiently(lambda: self._tools.neighbours.limits(self._job))
         self._at(Stage.CHUNK)
         with span("ingestion.chunk"):
-            chunks = await asyncio.to_thread(self._cut, document, space)
+            chunks = await asyncio.to_thread(self._cut, document, limits)
         title = title_of(self._job.given_title, document.title, self._job.file_name)
-        await self._keep_plan(document, chunks, space, title)
-        self._at(Stage.EMBED, self._job.indexed, len(chunks))
+        await self._keep_plan(document, chunks, limits.name, title)
+        self._at(Stage.EMBED, count(self._job.kept), len(chunks))
         with span("ingestion.embed", attributes={"citemesh.chunks": len(chunks)}):
-            await self._embed_and_index(chunks)
+            await self._embed_and_index(chunks, limits)
         self._at(Stage.ACTIVATE, len(chunks), len(chunks))
         with span("ingestion.activate"):
             await self._activate(title, len(chunks))
@@ -129,15 +137,21 @@ class Attempt:
                 "FILE_MISSING", "The stored file is gone from the blob store; upload it again."
             ) from None
 
-    def _cut(self, document: Extracted, space: str) -> list[Chunk]:
-        tokenize = self._tools.tokenizer(space)
-        return chunk(document, tokenize, self._tools.policy.chunking)
+    def _cut(self, document: Extracted, limits: SpaceLimits) -> list[Chunk]:
+        tokenize = self._tools.tokenizer(limits.name)
+        policy = self._tools.policy.chunking
+        # What a model does not read of a chunk could not be found by it.
+        most = limits.tokens_per_text - _SPECIAL_TOKENS
+        if 0 < most < policy.tokens:
+            overlap = min(policy.overlap_tokens, most // 2)
+            policy = replace(policy, tokens=most, overlap_tokens=overlap)
+        return chunk(document, tokenize, policy)
 
     async def _keep_plan(
         self, document: Extracted, chunks: Sequence[Chunk], space: str, title: str
     ) -> None:
         job, plan = self._job, digest(chunks)
-        if job.indexed and job.plan_digest != plan:
+        if job.kept and job.plan_digest != plan:
             raise PlanChanged
         await self._tools.queue.plan(
             job,
@@ -150,57 +164,52 @@ class Attempt:
         )
         self._job = replace(job, plan_digest=plan, space=space)
 
-    async def _embed_and_index(self, chunks: Sequence[Chunk]) -> None:
-        """Embeds batches ahead while earlier ones are indexed, in order.
+    async def _embed_and_index(self, chunks: Sequence[Chunk], limits: SpaceLimits) -> None:
+        """Takes batches through scan, embedding and index, several side by side.
 
-        Order matters: the counter says that everything before it is indexed.
+        Each is kept once retrieval has it, whatever becomes of the others. When one fails, or
+        the attempt is to stop, those under way are paid for and come to their end.
         """
-        batches = iter(self._batches(chunks))
-        ahead: deque[tuple[Sequence[Chunk], asyncio.Task[tuple[Vectors, list[list[str]]]]]]
-        ahead = deque()
+        policy = self._tools.policy
+        texts = min(policy.batch, limits.texts_per_call or policy.batch)
+        tokens = limits.tokens_per_minute
+        waiting = batches(chunks, self._job.kept, texts=texts, tokens=tokens)
+        ending = asyncio.Event()
 
-        def launch() -> None:
-            batch = next(batches, None)
-            if batch is not None:
-                ahead.append((batch, asyncio.create_task(self._prepare(batch))))
+        async def lane() -> None:
+            while not ending.is_set() and (batch := next(waiting, None)) is not None:
+                await self._one(batch, tokens)
 
+        lanes = [asyncio.create_task(lane()) for _ in range(policy.ahead)]
         try:
-            for _ in range(self._tools.policy.ahead):
-                launch()
-            while ahead:
-                batch, prepared = ahead[0]
-                vectors, flags = await prepared
-                ahead.popleft()
-                launch()
-                await self._index(batch, vectors, flags)
+            await asyncio.wait(lanes, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            tasks = [task for _, task in ahead]
-            for task in tasks:
+            ending.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(lanes, timeout=_PAID_SECONDS)
+            for task in lanes:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ends = await asyncio.gather(*lanes, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
-    def _batches(self, chunks: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
-        size = self._tools.policy.batch
-        for start in range(self._job.indexed, len(chunks), size):
-            yield chunks[start : start + size]
+    async def _one(self, batch: Sequence[Chunk], tokens_per_minute: int) -> None:
+        """One batch from its texts to retrieval's acknowledgement."""
+        tools, job = self._tools, self._job
 
-    async def _prepare(self, batch: Sequence[Chunk]) -> tuple[Vectors, list[list[str]]]:
         async def embed() -> Vectors:
-            async with self._tools.embedding:
-                return await self._tools.neighbours.embed(self._job, self._job.space, batch)
+            async with tools.embedding:
+                if tokens_per_minute:
+                    await tools.paces.wait(job.space, tokens_per_minute, batch)
+                return await tools.neighbours.embed(job, job.space, batch)
 
-        flags = await self._patiently(lambda: self._tools.neighbours.scan(self._job, batch))
-        return await self._patiently(embed), flags
-
-    async def _index(
-        self, batch: Sequence[Chunk], vectors: Vectors, flags: Sequence[list[str]]
-    ) -> None:
-        await self._patiently(
-            lambda: self._tools.neighbours.index(self._job, vectors, batch, flags)
-        )
-        count = batch[-1].ordinal + 1
-        await self._patiently(lambda: self._tools.queue.indexed(self._job, count))
-        self._at(Stage.EMBED, count, self._progress.total)
+        flags = await self._patiently(lambda: tools.neighbours.scan(job, batch))
+        vectors = await self._patiently(embed)
+        await self._patiently(lambda: tools.neighbours.index(job, vectors, batch, flags))
+        first, end = batch[0].ordinal, batch[-1].ordinal + 1
+        await self._patiently(lambda: tools.queue.keep(job, first, end))
+        self._at(Stage.EMBED, self._progress.done + len(batch), self._progress.total)
 
     async def _activate(self, title: str, count: int) -> None:
         try:

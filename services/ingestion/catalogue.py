@@ -17,7 +17,7 @@ from meshkit.database.pool import Connection, Database
 from meshkit.errors import InvalidInput, LimitExceeded, NotFound
 from meshkit.ids import new_id
 from services.ingestion import versions
-from services.ingestion.applied import Request, earlier, remember
+from services.ingestion.applied import Request, applied_already, earlier, remember
 from services.ingestion.documents import Document, Metadata, State, StoredFile
 from services.ingestion.purged import refuse_purged
 from services.ingestion.rows import DOCUMENT_COLUMNS, LATEST, VISIBLE, document
@@ -116,6 +116,19 @@ class Catalogue:
         return Page(
             [document(row) for row in rows], {"id": rows[-1]["document_id"]} if full else {}
         )
+
+    async def admit(self, context: RequestContext, document_id: str, request_id: str) -> None:
+        """Refuses an upload before its file is sent, when it would be refused afterwards.
+
+        Raises:
+            NotFound: DOCUMENT_NOT_FOUND.
+            LimitExceeded: QUEUE_FULL, unless it is a request that was applied already.
+        """
+        async with self._database.project(context.project_id) as connection:
+            if document_id:
+                await _get(connection, context, document_id)
+            if not await applied_already(connection, context, request_id):
+                await self._check_room(connection, context)
 
     async def add(
         self,
@@ -241,6 +254,10 @@ class Catalogue:
 
     async def _room(self, connection: Connection, context: RequestContext) -> None:
         """Refuses more work than the queue may hold, and wakes a worker for what is added."""
+        await self._check_room(connection, context)
+        await versions.wake_workers(connection)
+
+    async def _check_room(self, connection: Connection, context: RequestContext) -> None:
         waiting = await connection.fetchval(
             """SELECT count(*) FROM (SELECT FROM ingestion.document_version
             WHERE project_id = $1 AND state IN ('queued', 'processing') LIMIT $2) AS waiting""",
@@ -252,7 +269,6 @@ class Catalogue:
                 f"{self._queue_limit} documents of this project wait already; try again later.",
                 retry_after=60.0,
             )
-        await versions.wake_workers(connection)
 
 
 def _position(position: Mapping[str, Any]) -> tuple[datetime | None, str]:

@@ -99,8 +99,8 @@ class Job:
     media_type: str
     plan_digest: str
     space: str
-    indexed: int
-    """Chunks, from the first on, that an earlier attempt had acknowledged."""
+    kept: tuple[tuple[int, int], ...]
+    """Half-open ranges of chunks that retrieval has acknowledged to an earlier attempt."""
     principals: tuple[str, ...]
     request_id: str
     trace_parent: str

@@ -14,8 +14,10 @@ from citemesh.embedding import v1 as embedding_v1
 from citemesh.guardrail import v1 as guardrail_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from meshkit.context import RequestContext, acting_as, peek
+from meshkit.errors import Internal, Precondition
 from meshkit.identity import Signer
 from meshkit.ids import new_request_id
+from services.ingestion.batches import SpaceLimits
 from services.ingestion.chunking import Chunk
 from services.ingestion.documents import Job
 
@@ -71,20 +73,37 @@ class Neighbours:
         self._retrieval = retrieval
         self._signer = signer
 
-    async def active_space(self, job: Job) -> str:
-        """Name of the space that documents are embedded in now."""
+    async def limits(self, job: Job) -> SpaceLimits:
+        """The space of a job, which is the active one for a new job, and what it takes.
+
+        Raises:
+            Precondition: SPACE_RETIRED: the space of the job is not there any more.
+        """
         with self._as(job):
             response = await self._embedding.ListSpaces(
                 embedding_v1.ListSpacesRequest(), timeout=SCAN_SECONDS
             )
-        return next(
-            space.name
-            for space in response.spaces
-            if space.state == embedding_v1.SPACE_STATE_ACTIVE
+        for space in response.spaces:
+            active = space.state == embedding_v1.SPACE_STATE_ACTIVE
+            if space.name == job.space or (active and not job.space):
+                limits = space.limits
+                return SpaceLimits(
+                    space.name,
+                    limits.max_texts_per_call,
+                    limits.max_tokens_per_text,
+                    limits.tokens_per_minute,
+                )
+        raise Precondition(
+            "SPACE_RETIRED",
+            f"The embedding space {job.space} of this work is gone; reprocess the document.",
         )
 
     async def embed(self, job: Job, space: str, chunks: Sequence[Chunk]) -> Vectors:
-        """Vectors of the chunks' texts."""
+        """Vectors of the chunks' texts, one for each.
+
+        Raises:
+            Internal: VECTOR_INVALID: another number of vectors came back.
+        """
         request = embedding_v1.EmbedRequest(
             texts=[chunk.text for chunk in chunks],
             task=embedding_v1.EMBED_TASK_DOCUMENT,
@@ -92,6 +111,11 @@ class Neighbours:
         )
         with self._as(job):
             response = await self._embedding.Embed(request, timeout=EMBED_SECONDS)
+        if len(response.vectors) != len(chunks):
+            raise Internal(
+                "VECTOR_INVALID",
+                f"{len(response.vectors)} vectors came back for {len(chunks)} texts.",
+            )
         return Vectors(response.space, [vector.values for vector in response.vectors])
 
     async def scan(self, job: Job, chunks: Sequence[Chunk]) -> list[list[str]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from meshkit.database.pool import Connection, Database
 from services.ingestion import versions
@@ -45,15 +48,28 @@ class Queue:
         self._owner = owner
         self._lease = timedelta(seconds=lease_seconds)
         self._most_starts = most_starts
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One writer a document: of a process that freezes, one transaction at most holds the
+        document's row, and those behind it do not take it over one after the other."""
 
-    async def claim(self) -> Job | None:
-        """The next version to work on, leased; None when nothing waits."""
+    async def claim(self, without: Sequence[str] = ()) -> Job | None:
+        """The next version to work on, leased; None when nothing waits.
+
+        Args:
+            without: Projects whose versions are left to wait.
+        """
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
-                "SELECT * FROM ingestion.claim($1, $2, $3)",
-                *(self._owner, self._lease, self._most_starts),
+                "SELECT * FROM ingestion.claim($1, $2, $3, $4)",
+                *(self._owner, self._lease, self._most_starts, list(without)),
             )
         return None if row is None else job(row)
+
+    async def expire_predecessor(self) -> int:
+        """Ends the leases of a dead process of the same name; returns how many."""
+        async with self._database.connection() as connection:
+            ended: int = await connection.fetchval("SELECT ingestion.expire($1)", self._owner)
+        return ended
 
     async def extend(self, mine: Job, stage: str, done: int, total: int) -> None:
         """Renews the lease and shows progress.
@@ -89,18 +105,21 @@ class Queue:
             *(digest, title, pages, chunks, warnings, space),
         )
 
-    async def indexed(self, mine: Job, count: int) -> None:
-        """Records that retrieval holds the first `count` chunks. This is progress."""
+    async def keep(self, mine: Job, first: int, end: int) -> None:
+        """Records that retrieval holds the chunks from `first` up to `end`. This is progress."""
         await self._write(
             mine,
-            "indexed = greatest(indexed, $4), done = $4, starts_without_progress = 0,"
-            " lease_expires = now() + $5",
-            *(count, self._lease),
+            """(kept, indexed, done) = (
+                SELECT range_agg(held), sum(upper(held) - lower(held)),
+                       sum(upper(held) - lower(held))
+                FROM unnest(kept + int8multirange(int8range($4, $5))) AS held
+            ), starts_without_progress = 0, lease_expires = now() + $6""",
+            *(first, end, self._lease),
         )
 
-    async def forget_indexed(self, mine: Job) -> None:
+    async def forget_kept(self, mine: Job) -> None:
         """Makes the next attempt index every chunk again."""
-        await self._write(mine, "indexed = 0")
+        await self._write(mine, "kept = '{}', indexed = 0")
 
     async def finish(self, mine: Job) -> None:
         """The version is live: it is ready, and the one before is history."""
@@ -176,7 +195,8 @@ class Queue:
         return Backlog(row["queued"], row["processing"], row["oldest_seconds"])
 
     async def _write(self, mine: Job, assignments: str, *values: object) -> None:
-        async with self._database.project(mine.project_id) as connection:
+        turn = self._turns.setdefault(mine.document_id, asyncio.Lock())
+        async with turn, self._database.project(mine.project_id) as connection:
             await _update(connection, mine, assignments, *values)
 
 

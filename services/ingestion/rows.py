@@ -67,7 +67,7 @@ def job(row: Mapping[str, Any]) -> Job:
         media_type=row["media_type"],
         plan_digest=row["plan_digest"],
         space=row["space"],
-        indexed=row["indexed"],
+        kept=tuple((held.lower, held.upper) for held in row["kept"]),
         principals=tuple(row["principals"]),
         request_id=row["request_id"],
         trace_parent=row["trace_parent"],

@@ -31,8 +31,8 @@ from services.ingestion.uploads import Expectation, receive
 
 _DEFAULT_PAGE = 50
 _EXPORT_PAGE = 200
-_WATCH_SECONDS = 1.0
-"""How often a watched row is looked at when nobody in this process changes it."""
+_WATCH_SECONDS = 30.0
+"""How often a watched row is looked at when nobody says that it changed."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -68,9 +68,8 @@ class IngestionServicer(v1.IngestionServiceServicer):
         caller = require_scope(WRITE)
         start = await _start(request_iterator)
         meta = metadata(start.metadata)
-        if start.document_id:
-            # Nobody uploads a gigabyte to a document that does not exist.
-            await self._parts.catalogue.get(caller, start.document_id)
+        # Nobody uploads a gigabyte to a document that does not exist, or to a full queue.
+        await self._parts.catalogue.admit(caller, start.document_id, start.request_id)
         file = await receive(
             self._parts.blobs,
             caller.project_id,

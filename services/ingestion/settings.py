@@ -12,6 +12,8 @@ from meshkit.settings import ServiceSettings
 class IngestionSettings(ServiceSettings, service="ingestion"):
     """Settings of the ingestion service."""
 
+    max_watches: int = Field(2000, ge=1)
+    """Documents followed at once, beside other calls; one more is refused with SERVICE_BUSY."""
     blob_url: str = Field(
         default_factory=lambda: Path(".citemesh/blobs").absolute().as_uri(),
         validation_alias=AliasChoices("CITEMESH_INGESTION_BLOB_URL", "CITEMESH_BLOB_URL"),
@@ -41,6 +43,8 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
     """Chunks a call to the embedding service carries; also the unit of progress."""
     embed_parallel: int = Field(3, ge=1, le=64)
     """Calls to the embedding service at the same time, over all documents."""
+    replicas: int = Field(1, ge=1)
+    """Replicas of this service: they share the tokens a minute of a space's provider."""
     extraction_memory_bytes: int = Field(1_500_000_000, ge=300_000_000)
     """Memory that reading one file may take."""
     extraction_seconds: float = Field(300.0, gt=0)

@@ -31,7 +31,11 @@ log = logger(__name__)
 
 _DATABASE_PAUSE_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 10.0
-"""Patience for the last write of an attempt; after that its lease runs out by itself."""
+"""Patience for the last write of an attempt when the process stops; after that its lease runs
+out by itself."""
+_SPARE = 1
+"""Hands beside those of `at_once`, for projects of which nothing is worked on here: large
+documents of one project may hold all others for minutes."""
 _UNEXPECTED_DELAY_SECONDS = 5.0
 
 
@@ -65,10 +69,14 @@ class Worker:
         self._policy = policy
         self._draining = draining
         self._wake = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._unclosed = 0
+        """Ends of attempts that Postgres could not be told yet."""
+        self._running: dict[asyncio.Task[None], str] = {}
+        """Attempts under way and the project of each."""
 
     async def run(self) -> None:
         """Claims and works; returns when draining has given every lease back."""
+        await self._succeed()
         watcher = asyncio.create_task(self._watch_draining())
         try:
             while not self._draining.is_set():
@@ -79,6 +87,18 @@ class Worker:
         finally:
             watcher.cancel()
             await self._stop()
+
+    async def _succeed(self) -> None:
+        """Takes up what a process that was killed here has left, without waiting for its leases."""
+        while not self._draining.is_set():
+            try:
+                left = await self._tools.queue.expire_predecessor()
+            except Unavailable:
+                await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
+            else:
+                if left:
+                    log.warning("a process was killed here", documents=left)
+                return
 
     async def listen(self, database: Database) -> None:
         """Wakes the worker at every NOTIFY; polling goes on when Postgres is away."""
@@ -116,10 +136,16 @@ class Worker:
 
     async def _claim_one(self) -> bool:
         """Starts an attempt; False when there is nothing to do or no hand free."""
-        if len(self._running) >= self._policy.at_once:
+        if len(self._running) >= self._policy.at_once + _SPARE:
             return False
+        if self._unclosed:
+            # What is to be given back uncounted would be claimed, and counted, before that.
+            return False
+        busy = len(self._running) >= self._policy.at_once
         try:
-            job = await self._tools.queue.claim()
+            job = await self._tools.queue.claim(
+                without=list(self._running.values()) if busy else ()
+            )
         except Unavailable:
             log.warning("the queue cannot be reached")
             return False
@@ -131,12 +157,12 @@ class Worker:
             await self._close(mine, lambda: self._tools.queue.give_back(mine), "given back")
             return False
         task = asyncio.create_task(self._work(job), name=f"ingest {job.document_id}")
-        self._running.add(task)
+        self._running[task] = job.project_id
         task.add_done_callback(self._finished)
         return True
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an attempt could not be closed", exc_info=error)
@@ -216,7 +242,7 @@ class Worker:
             log.error("retrieval has lost chunks", **names)
 
             async def again() -> None:
-                await queue.forget_indexed(job)
+                await queue.forget_kept(job)
                 await queue.give_back(job, counted=True)
 
             await self._close(job, again, "queued again")
@@ -245,15 +271,29 @@ class Worker:
     async def _close(
         self, job: Job, write: Callable[[], Coroutine[Any, Any, None]], what: str
     ) -> None:
-        """The last write of an attempt, repeated for a while when Postgres is away."""
+        """The last write of an attempt, repeated for as long as Postgres is away.
+
+        An outage must not cost a document a start: until the process stops there is nothing
+        better to do than to wait for Postgres.
+        """
+        self._unclosed += 1
         try:
-            await asyncio.shield(patiently(write, _GIVE_BACK_SECONDS))
+            while True:
+                try:
+                    await asyncio.shield(patiently(write, _GIVE_BACK_SECONDS))
+                except Unavailable:
+                    if self._draining.is_set():
+                        raise
+                else:
+                    break
         except LeaseLost:
             log.info("the document is another's already", **_names(job))
         except Unavailable:
             log.warning("lease left to run out", **_names(job))
         else:
             log.info("attempt closed", outcome=what, **_names(job))
+        finally:
+            self._unclosed -= 1
 
 
 def _removed(error: Exception) -> bool:

@@ -37,22 +37,29 @@ class Embedding(embedding_v1.EmbeddingServiceServicer):
     """Embeds everything to the same direction; holds calls while `gate` is closed."""
 
     error: MeshError | None = None
+    fails_at: str = ""
+    """Only calls with a text that holds this get `error`; all of them when it is empty."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     texts: Counter[str] = field(default_factory=Counter)
+    sizes: list[int] = field(default_factory=list)
+    """Texts of each call."""
+    limits: embedding_v1.SpaceLimits = field(default_factory=embedding_v1.SpaceLimits)
     purged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     async def ListSpaces(self, request: Any, _: Any) -> embedding_v1.ListSpacesResponse:
-        space = embedding_v1.Space(name=SPACE, state=embedding_v1.SPACE_STATE_ACTIVE)
+        active = embedding_v1.SPACE_STATE_ACTIVE
+        space = embedding_v1.Space(name=SPACE, state=active, limits=self.limits)
         return embedding_v1.ListSpacesResponse(spaces=[space])
 
     async def Embed(self, request: Any, _: Any) -> embedding_v1.EmbedResponse:
         await self.gate.wait()
-        if self.error is not None:
+        if self.error is not None and any(self.fails_at in text for text in request.texts):
             raise self.error
         self.texts.update(request.texts)
+        self.sizes.append(len(request.texts))
         vectors = [embedding_v1.Vector(values=[1.0, 0.0]) for _ in request.texts]
         return embedding_v1.EmbedResponse(vectors=vectors, space=request.space)
 

@@ -98,7 +98,7 @@ class _SlowRetrieval:
         del self._room.retrieval.IndexChunks
 
 
-async def test_a_killed_workers_document_is_resumed_behind_its_last_batch(room: Room) -> None:
+async def test_a_killed_workers_document_is_resumed_without_the_batches_it_had(room: Room) -> None:
     data = text_of(200)
     # Leaving the block sends SIGTERM, for which it is too late by then.
     with suppress(ProcessLookupError):
@@ -117,8 +117,9 @@ async def test_a_killed_workers_document_is_resumed_behind_its_last_batch(room: 
             ready = await second.settled(document.id)
     assert ready.state == READY
     assert " ".join(room.retrieval.texts(document.id)) == data.decode()
-    assert room.retrieval.written == ready.chunk_count - before
-    assert room.embedding.texts.total() == ready.chunk_count - before
+    # What Postgres had been told before the kill may have been committed after it.
+    assert room.retrieval.written <= ready.chunk_count - before
+    assert room.embedding.texts.total() == room.retrieval.written
 
 
 async def test_a_stop_gives_the_lease_back_uncounted(room: Room) -> None:
@@ -340,7 +341,7 @@ async def test_a_lease_that_ran_out_can_be_claimed_with_a_higher_epoch(
     assert second.lease_epoch > first.lease_epoch
     for write in (
         queue.extend(first, "embed", 1, 2),
-        queue.indexed(first, 4),
+        queue.keep(first, 0, 4),
         queue.fail(first, "X", "x"),
         queue.finish(first),
         queue.give_back(first),
@@ -369,7 +370,7 @@ async def test_progress_forgives_earlier_starts(room: Room, database: Database) 
     for count in range(1, 6):
         job = await queue.claim()
         assert job is not None
-        await queue.indexed(job, count)
+        await queue.keep(job, count - 1, count)
         await queue.give_back(job, counted=True)
 
 

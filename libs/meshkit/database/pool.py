@@ -29,6 +29,8 @@ UNREACHABLE = (
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
+    # What asyncpg says of a connection that broke while it waited in the pool.
+    asyncpg.InternalClientError,
     OSError,
 )
 """What Postgres being away, starting or restarting looks like."""
