@@ -62,6 +62,9 @@ bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against th
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)
 
+breaker-simulation: $(INSTALLED) $(STUBS) ## both circuit breaker ladders, lived through on a fake clock
+	$(VENV)/bin/python -m loadtest.breaker_simulation
+
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(VENV) libs/citemesh/*/

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +74,7 @@ def test_a_question_comes_before_ten_batches_of_an_upload() -> None:
     order = [turns.pop() for _ in range(33)]
     batches = [index for index, name in enumerate(order) if name.startswith("batch")]
     assert len(batches) in (3, 4)
-    assert max(b - a for a, b in zip(batches, batches[1:], strict=False)) == 11
+    assert max(b - a for a, b in pairwise(batches)) == 11
 
 
 def test_projects_of_a_lane_take_turns() -> None:
@@ -107,10 +109,10 @@ def test_everybody_is_served_once_and_a_project_in_its_order(
     while (upcoming := turns.next()) is not None:
         assert turns.pop() == upcoming
         order.append(upcoming)
-    assert sorted(order) == sorted((l, p, i) for i, (l, p) in enumerate(arrivals))
+    assert sorted(order) == sorted((a, p, i) for i, (a, p) in enumerate(arrivals))
     for lane in Lane:
         for project in "abc":
-            mine = [i for l, p, i in order if (l, p) == (lane, project)]
+            mine = [i for a, p, i in order if (a, p) == (lane, project)]
             assert mine == sorted(mine)
 
 
