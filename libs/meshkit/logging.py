@@ -55,6 +55,17 @@ def _outline(_: Any, __: str, event: Event) -> Event:
     return event
 
 
+NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "asyncio", "alembic")
+TALKATIVE = ("anthropic", "cohere", "google_genai")
+"""Libraries of providers, which write whole prompts at DEBUG."""
+
+
+def quieten() -> None:
+    """Lets libraries that log every request, or its text, write only what goes wrong."""
+    for name in (*NOISY, *TALKATIVE):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
 def configure(service: str, level: str, style: str) -> None:
     """Sends every log line of the process to standard error.
 
@@ -91,8 +102,7 @@ def configure(service: str, level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "asyncio", "alembic"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    quieten()
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

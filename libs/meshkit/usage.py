@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -46,19 +46,43 @@ class Entry:
     request_id: str
 
 
-class Spend:
-    """A spend under way; `settle` says what it came to."""
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one model took."""
 
-    def __init__(self) -> None:
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost_micro_usd = 0
+    provider: str
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micro_usd: int = 0
+
+
+class Spend:
+    """A spend under way; `settle` or `add` say what it came to."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._first = Used(provider, model)
+        self._used: list[Used] = []
+
+    @property
+    def used(self) -> list[Used]:
+        """What was used by each model; one line of zeros when nothing was."""
+        return self._used or [self._first]
 
     def settle(self, *, input_tokens: int, output_tokens: int = 0, cost_micro_usd: int = 0) -> None:
-        """Notes what was really used, in tokens and millionths of a dollar."""
-        self.input_tokens = input_tokens
-        self.output_tokens = output_tokens
-        self.cost_micro_usd = cost_micro_usd
+        """Notes what the model really used, in tokens and millionths of a dollar."""
+        self._used = [
+            replace(
+                self._first,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cost_micro_usd=cost_micro_usd,
+            )
+        ]
+
+    def add(self, used: Used) -> None:
+        """Notes what one more model used, where several took part or had to be tried."""
+        self._used.append(used)
 
 
 class Budget:
@@ -87,24 +111,28 @@ class Budget:
         reservation = None
         if estimate_micro_usd > 0:
             reservation = await self.reserve(request.project_id, estimate_micro_usd)
-        spend = Spend()
+        spend = Spend(provider, model)
         try:
             yield spend
         finally:
-            entry = Entry(
-                request.project_id,
-                stage,
-                provider,
-                model,
-                spend.input_tokens,
-                spend.output_tokens,
-                spend.cost_micro_usd,
-                request.request_id,
-            )
+            entries = [
+                Entry(
+                    request.project_id,
+                    stage,
+                    used.provider,
+                    used.model,
+                    used.input_tokens,
+                    used.output_tokens,
+                    used.cost_micro_usd,
+                    request.request_id,
+                )
+                for used in spend.used
+            ]
             if reservation is not None:
-                await asyncio.shield(self._settle(reservation, entry))
-            elif entry.input_tokens or entry.output_tokens or entry.cost_micro_usd:
-                self._note(entry)
+                await asyncio.shield(self._settle(reservation, entries.pop(0)))
+            for entry in entries:
+                if entry.input_tokens or entry.output_tokens or entry.cost_micro_usd:
+                    self._note(entry)
 
     async def reserve(self, project_id: str, micro_usd: int) -> UUID:
         """Reserves an amount; 0 only asks whether the project may spend at all.

@@ -16,6 +16,7 @@ from loadtest.simulator.world import Record, World
 
 PROVIDER = "gemini"
 DIMENSIONS = 3072
+EMBEDDED_TOKENS = 2048
 LIMITS = "https://ai.google.dev/gemini-api/docs/rate-limits"
 ACTIONS = {
     "batchEmbedContents": "embed",
@@ -70,7 +71,9 @@ def _embed(content: dict[str, Any], fault: Fault | None) -> Body:
     for request in requests:
         wanted = request.get("outputDimensionality") or DIMENSIONS
         # Cut short and not normalised again, as the real model does below its full length.
-        values = embeddings.vector(_text(request), request.get("taskType", ""), wanted)
+        # What is beyond the model's limit is not read, and nobody is told.
+        text = _text(request)[: EMBEDDED_TOKENS * 4]
+        values = embeddings.vector(text, request.get("taskType", ""), wanted)
         vectors.append({"values": bent(values, fault)})
     return Body(200, {"embeddings": vectors})
 

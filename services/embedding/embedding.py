@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from meshkit import context
-from meshkit.errors import InvalidInput
+from meshkit.errors import Internal, InvalidInput
+from meshkit.providers.errors import MalformedResponse, ProviderError
 from meshkit.telemetry import meter, span
 from meshkit.usage import Budget
 from services.embedding.directory import SpaceDirectory
@@ -148,7 +149,7 @@ class Embedding:
             "embedding.model", {"citemesh.space": identity.name, "citemesh.texts": len(texts)}
         ):
             async with spend as settlement:
-                embedded = await embedder.embed(texts, task)
+                embedded = await _embedded(embedder, texts, task)
                 settlement.settle(
                     input_tokens=embedded.input_tokens, cost_micro_usd=embedded.cost_micro_usd
                 )
@@ -165,6 +166,23 @@ class Embedding:
         """Forgets a project's cached vectors; returns how many copies, stored and in memory."""
         in_memory = self._memory.forget_project(project_id)
         return in_memory + await self._stored.purge(project_id)
+
+
+async def _embedded(embedder: Embedder, texts: Sequence[str], task: Task) -> Embedded:
+    """What the provider gives.
+
+    Another provider's vectors belong to another space: nobody can stand in here.
+    """
+    try:
+        return await embedder.embed(texts, task)
+    except MalformedResponse as error:
+        raise Internal(
+            "VECTOR_INVALID",
+            f"{error.target.provider} returned vectors that space {embedder.identity.name} cannot "
+            "hold; they were not used.",
+        ) from None
+    except ProviderError as error:
+        raise error.as_mesh_error() from None
 
 
 def _keys(space: str, task: Task, texts: Sequence[str]) -> list[CacheKey]:

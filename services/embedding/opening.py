@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from meshkit import weights
-from meshkit.errors import Unsupported
 from meshkit.logging import logger
+from meshkit.providers import settings
+from meshkit.providers.catalogue import Operation
+from meshkit.providers.settings import Providers
 from meshkit.weights.threads import ModelThreads
 from services.embedding.embedder import Embedder, Task
 from services.embedding.local import PROVIDER, LocalEmbedder, identity
@@ -21,32 +23,42 @@ async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping
 
     Raises:
         Unsupported: PROVIDER_UNSUPPORTED: a provider this version cannot call.
-        NotFound, Precondition: the local model does not exist or has other dimensions.
-        Unavailable: its weights cannot be had.
+        NotFound, Precondition: the model does not exist or has other dimensions.
+        Unavailable: local weights cannot be had.
+        SettingsInvalid: a provider's key is missing.
     """
     spaces = [parse_name(name) for name in names]
+    providers = settings.load()
+    opened: dict[str, Embedder] = {}
+    # What is wrong shows before anything is fetched.
     for space in spaces:
-        _check(space)
+        if space.provider == PROVIDER:
+            identity(space)
+        else:
+            opened[str(space)] = _open_api(space, providers)
+    local = [space for space in spaces if space.provider == PROVIDER]
     ready = await asyncio.to_thread(
         weights.ensure,
-        [space.model for space in spaces],
+        [space.model for space in local],
         report=lambda line: log.info("weights", doing=line),
     )
-    opened: dict[str, Embedder] = {}
-    for space in spaces:
+    for space in local:
         embedder = await asyncio.to_thread(LocalEmbedder, space, ready[space.model], threads)
         # The first run of a graph allocates; no question should pay for that.
         await embedder.embed(["warm"], Task.QUERY)
         opened[str(space)] = embedder
-    return opened
+    return {str(space): opened[str(space)] for space in spaces}
 
 
-def _check(space: SpaceName) -> None:
-    """Refuses what would fail later, before anything is fetched."""
-    if space.provider != PROVIDER:
-        raise Unsupported(
-            "PROVIDER_UNSUPPORTED",
-            f"CITEMESH_EMBEDDING_SPACES names {space}, but this version embeds only with "
-            f"provider {PROVIDER}.",
-        )
-    identity(space)
+def _open_api(space: SpaceName, providers: Providers) -> Embedder:
+    model = providers.catalogue.find(space.provider, Operation.EMBED, space.model)
+    access = providers.access(space.provider)
+    if space.provider == "gemini":
+        from meshkit.providers import gemini
+        from services.embedding.gemini import GeminiEmbedder
+
+        return GeminiEmbedder(space, model, gemini.Client(access))
+    from meshkit.providers import cohere
+    from services.embedding.cohere import CohereEmbedder
+
+    return CohereEmbedder(space, model, cohere.open_client(access))

@@ -11,15 +11,21 @@ from citemesh.retrieval import v1 as retrieval_v1
 from meshkit.errors import MeshError
 from meshkit.logging import logger
 from meshkit.process import Process, run
+from meshkit.settings import SettingsInvalid
+from services.generation.abstractive import AbstractiveGenerator
 from services.generation.calls.finding import FindingCalls
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.calls.scoring import RerankCalls
 from services.generation.confidence import Thresholds
 from services.generation.extractive import ExtractiveGenerator
+from services.generation.failover import LanguageModels
+from services.generation.generator import Generator
+from services.generation.opening import open_models
 from services.generation.pipeline import Answerer, AnswerPolicy
 from services.generation.servicer import GenerationServicer
 from services.generation.settings import GenerationSettings
 from services.generation.store import Store
+from services.generation.writing import Writing
 
 log = logger(__name__)
 
@@ -39,15 +45,32 @@ async def start(process: Process[GenerationSettings]) -> None:
         cache_lifetime=timedelta(hours=settings.cache_hours),
         retention=timedelta(days=settings.conversation_days),
     )
-    thresholds = Thresholds(answer_logit=settings.answer_logit)
+    quoting = ExtractiveGenerator(
+        RerankCalls(rerank),
+        limit=settings.scored_sentences,
+        thresholds=Thresholds(answer_logit=settings.answer_logit),
+    )
+    try:
+        opened = open_models(settings.language_models)
+    except MeshError as error:
+        # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
+        raise SettingsInvalid(error.detail) from error
+    models = LanguageModels(opened, first_word_seconds=settings.first_word_seconds)
+    process.stack.push_async_callback(models.close)
+    generator: Generator = quoting
+    if opened:
+        generator = AbstractiveGenerator(
+            models,
+            last_resort=quoting if settings.quotes else None,
+            passages=settings.passages,
+        )
+    budget = await process.budget(database)
     answerer = Answerer(
         guardrail=GuardrailCalls(guardrail),
         finding=FindingCalls(embedding, retrieval),
-        generator=ExtractiveGenerator(
-            RerankCalls(rerank), limit=settings.scored_sentences, thresholds=thresholds
-        ),
+        generator=generator,
         store=store,
-        budget=await process.budget(database),
+        budget=budget,
         policy=AnswerPolicy(
             seconds=settings.answer_seconds,
             passages=settings.passages,
@@ -55,8 +78,10 @@ async def start(process: Process[GenerationSettings]) -> None:
             use_cache=settings.cache_hours > 0,
         ),
     )
+    writing = Writing(models, budget, settings.answer_seconds)
     process.serve(
-        generation_v1.add_GenerationServiceServicer_to_server, GenerationServicer(answerer, store)
+        generation_v1.add_GenerationServiceServicer_to_server,
+        GenerationServicer(answerer, store, writing),
     )
     process.background("sweep", sweep(store))
 

@@ -95,6 +95,9 @@ class Draft:
     usage: tuple[Usage, ...] = ()
     degraded: tuple[str, ...] = ()
     """Stages that were missing, such as `rerank`."""
+    provider: str = ""
+    """Who wrote it; empty means the generator's own provider and model."""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from meshkit.errors import MeshError
 from meshkit.logging import logger
+from meshkit.usage import Spend
 from services.generation.answers import Draft, Quote, Usage
 from services.generation.candidates import (
     Candidate,
@@ -75,9 +76,16 @@ class ExtractiveGenerator:
         return 0
 
     async def write(
-        self, question: str, passages: Sequence[Passage], *, max_tokens: int, seconds: float
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        max_tokens: int,
+        seconds: float,
+        spend: Spend,
     ) -> AsyncGenerator[str | Draft, None]:
         """The chosen sentences in reading order, each with its marker."""
+        del spend  # rerank settles its own work
         found = candidates(question, passages, self._limit)
         usage: tuple[Usage, ...] = ()
         degraded: tuple[str, ...] = ()
@@ -101,7 +109,7 @@ class ExtractiveGenerator:
         chosen = _within(chosen, max_tokens * _CHARACTERS_PER_TOKEN)
         if not chosen:
             yield NOT_FOUND
-            yield Draft((), evidence, True, usage, degraded)
+            yield Draft((), evidence, True, usage, degraded, self.provider, self.model)
             return
         # The best first; two sentences of one passage as they follow each other there.
         if len({candidate.passage.marker for candidate in chosen}) == 1:
@@ -114,7 +122,7 @@ class ExtractiveGenerator:
             Quote(candidate.passage.marker, candidate.passage.chunk, candidate.text)
             for candidate in chosen
         )
-        yield Draft(quotes, evidence, False, usage, degraded)
+        yield Draft(quotes, evidence, False, usage, degraded, self.provider, self.model)
 
     def _by_scores(
         self, question: str, found: Sequence[Candidate], logits: dict[int, float]

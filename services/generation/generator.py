@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from meshkit.usage import Spend
 from services.generation.answers import Draft
 from services.generation.passages import Passage
 
@@ -28,7 +29,13 @@ class Generator(Protocol):
         ...
 
     def write(
-        self, question: str, passages: Sequence[Passage], *, max_tokens: int, seconds: float
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        max_tokens: int,
+        seconds: float,
+        spend: Spend,
     ) -> AsyncGenerator[str | Draft, None]:
         """Pieces of text, then one Draft.
 
@@ -37,5 +44,9 @@ class Generator(Protocol):
             passages: Sources, best first; none is flagged.
             max_tokens: Tokens the text may have.
             seconds: Time there is.
+            spend: Told what each call to a model took, whatever became of it.
+
+        Raises:
+            MeshError: nobody could write, or not to the end.
         """
         ...

@@ -84,7 +84,13 @@ class LanguageModel(Protocol):
         ...
 
     def stream(
-        self, prompt: Prompt, *, max_tokens: int, seconds: float, temperature: float | None = None
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        seconds: float,
+        patience: float,
+        temperature: float | None = None,
     ) -> AsyncGenerator[str | Finished, None]:
         """Pieces of text, then one `Finished`. Closing the generator closes the connection.
 
@@ -92,6 +98,7 @@ class LanguageModel(Protocol):
             prompt: What to read.
             max_tokens: Tokens the text may have.
             seconds: Time until its last piece.
+            patience: Time until its first piece.
             temperature: Sampling temperature; None leaves it to the model. Models that take
                 none ignore it.
 

@@ -17,7 +17,7 @@ from meshkit.context import RequestContext
 from meshkit.errors import MeshError
 from meshkit.ids import new_id
 from meshkit.logging import logger
-from meshkit.usage import Budget
+from meshkit.usage import Budget, Spend
 from services.generation import citations, confidence, follow_up
 from services.generation.answers import (
     CacheStatus,
@@ -71,6 +71,8 @@ class _Work:
     searched: str
     watch: Stopwatch
     caller: RequestContext
+    spend: Spend
+    """Told what calls to a language model took."""
     text: str = ""
     draft: Draft | None = None
     usage: list[Usage] = field(default_factory=list)
@@ -114,22 +116,15 @@ class Answerer:
                 provider=self._generator.provider,
                 model=self._generator.model,
             ) as spend,
-            aclosing(self._events(question, caller, watch)) as events,
+            aclosing(self._events(question, caller, watch, spend)) as events,
         ):
             async for event in events:
-                if isinstance(event, Done):
-                    written = [usage for usage in event.usage if usage.stage == "generate"]
-                    spend.settle(
-                        input_tokens=sum(usage.input_tokens for usage in written),
-                        output_tokens=sum(usage.output_tokens for usage in written),
-                        cost_micro_usd=sum(usage.cost_micro_usd for usage in written),
-                    )
                 yield event
 
     async def _events(
-        self, question: Question, caller: RequestContext, watch: Stopwatch
+        self, question: Question, caller: RequestContext, watch: Stopwatch, spend: Spend
     ) -> AsyncGenerator[Event, None]:
-        work = await self._begin(question, caller, watch)
+        work = await self._begin(question, caller, watch, spend)
         embedding = asyncio.create_task(self._embed(work))
         try:
             kept = await self._cached(work)
@@ -162,7 +157,9 @@ class Answerer:
             log.warning("answer failed", reason=error.reason)
             yield Failed(error.reason, error.detail)
 
-    async def _begin(self, question: Question, caller: RequestContext, watch: Stopwatch) -> _Work:
+    async def _begin(
+        self, question: Question, caller: RequestContext, watch: Stopwatch, spend: Spend
+    ) -> _Work:
         """Checks the question and completes a follow-up with its conversation."""
         with watch.stage("guard_input"):
             text = await self._guardrail.check(question.text, seconds=watch.share(0.3, 2.0))
@@ -171,7 +168,7 @@ class Answerer:
         before = ""
         if question.conversation_id:
             before = await self._store.searched_before(caller, question.conversation_id)
-        return _Work(question, follow_up.search_text(text, before), watch, caller)
+        return _Work(question, follow_up.search_text(text, before), watch, caller, spend)
 
     async def _embed(self, work: _Work) -> QueryVector | None:
         """The question's vector; None lets the search go by words only."""
@@ -226,6 +223,7 @@ class Answerer:
         for citation in kept.citations:
             yield Cited(citation)
         work.text = kept.answer
+        work.draft = Draft((), None, False, provider=kept.provider, model=kept.model)
         yield await self._finished(work, kept.citations, kept.confidence, CacheStatus.EXACT)
 
     async def _keep(self, work: _Work, found: Found, done: Done) -> None:
@@ -289,6 +287,7 @@ class Answerer:
             found.passages,
             max_tokens=work.question.max_tokens,
             seconds=work.watch.share(0.8, self._policy.seconds),
+            spend=work.spend,
         )
         async with aclosing(pieces):
             async for piece in pieces:
@@ -350,8 +349,8 @@ class Answerer:
             answer=work.text,
             citations=checked,
             confidence=judged,
-            model=self._generator.model,
-            provider=self._generator.provider,
+            model=(work.draft and work.draft.model) or self._generator.model,
+            provider=(work.draft and work.draft.provider) or self._generator.provider,
             usage=() if cache is CacheStatus.EXACT else tuple(work.usage),
             cache=cache,
             degraded=tuple(dict.fromkeys(work.degraded)),

@@ -11,7 +11,7 @@ from citemesh.generation import v1 as generation_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from citemesh.usage import v1 as usage_v1
 from meshkit.context import ADMIN, INTERNAL, READ, require_scope
-from meshkit.errors import PermissionDenied, Unavailable
+from meshkit.errors import PermissionDenied
 from services.generation.answers import (
     CacheStatus,
     Citation,
@@ -25,9 +25,12 @@ from services.generation.answers import (
     SearchFilter,
     Sources,
 )
+from services.generation.failover import Serving
+from services.generation.language_model import Finished, Message, Prompt, Role
 from services.generation.passages import Location, Passage
 from services.generation.pipeline import Answerer
 from services.generation.store import Store
+from services.generation.writing import STAGE, Writing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +41,10 @@ _CONFIDENCES = {
     Confidence.MIXED: generation_v1.CONFIDENCE_MIXED,
     Confidence.UNGROUNDED: generation_v1.CONFIDENCE_UNGROUNDED,
 }
+_ROLES = {
+    generation_v1.ROLE_USER: Role.USER,
+    generation_v1.ROLE_ASSISTANT: Role.ASSISTANT,
+}
 _CACHES = {
     CacheStatus.NONE: generation_v1.CACHE_STATUS_NONE,
     CacheStatus.EXACT: generation_v1.CACHE_STATUS_EXACT,
@@ -47,9 +54,10 @@ _CACHES = {
 class GenerationServicer(generation_v1.GenerationServiceServicer):
     """Translates between the contract and the pipeline."""
 
-    def __init__(self, answerer: Answerer, store: Store) -> None:
+    def __init__(self, answerer: Answerer, store: Store, writing: Writing) -> None:
         self._answerer = answerer
         self._store = store
+        self._writing = writing
 
     async def Answer(
         self, request: generation_v1.AnswerRequest, _context: Context
@@ -60,15 +68,31 @@ class GenerationServicer(generation_v1.GenerationServiceServicer):
             async for event in events:
                 yield generation_v1.AnswerResponse(event=_event(event))
 
-    def Generate(
-        self, _request: generation_v1.GenerateRequest, _context: Context
+    async def Generate(
+        self, request: generation_v1.GenerateRequest, _context: Context
     ) -> AsyncIterator[generation_v1.GenerateResponse]:
         """Calls a language model; the local answerer quotes and is none."""
         require_scope(INTERNAL)
-        raise Unavailable(
-            "PROVIDER_UNAVAILABLE",
-            "No language model is configured; set CITEMESH_GENERATION_PROVIDERS and a key.",
+        prompt = Prompt(
+            request.system,
+            tuple(Message(_ROLES[message.role], message.text) for message in request.messages),
         )
+        steps = self._writing.write(
+            prompt,
+            max_tokens=request.max_tokens or _DEFAULT_TOKENS,
+            # 0 is what an unset field says; to models that have no such setting it means nothing.
+            temperature=request.temperature or None,
+            provider=request.provider,
+        )
+        serving = Serving("", "")
+        async with aclosing(steps):
+            async for step in steps:
+                if isinstance(step, Serving):
+                    serving = step
+                elif isinstance(step, Finished):
+                    yield generation_v1.GenerateResponse(done=_generated(serving, step))
+                else:
+                    yield generation_v1.GenerateResponse(delta=generation_v1.DeltaEvent(text=step))
 
     async def RecordFeedback(
         self, request: generation_v1.RecordFeedbackRequest, _context: Context
@@ -160,6 +184,23 @@ def _done(done: Done) -> generation_v1.DoneEvent:
         timings_ms=done.timings_ms,
         trace_id=done.trace_id,
         conversation_id=done.conversation_id,
+    )
+
+
+def _generated(serving: Serving, finished: Finished) -> generation_v1.GenerateDone:
+    return generation_v1.GenerateDone(
+        model=serving.model,
+        provider=serving.provider,
+        finish_reason=finished.finish.value,
+        usage=usage_v1.Usage(
+            stage=STAGE,
+            provider=serving.provider,
+            model=serving.model,
+            input_tokens=finished.spent.input_tokens,
+            output_tokens=finished.spent.output_tokens,
+            cost_micro_usd=finished.spent.cost_micro_usd,
+            estimated=finished.spent.estimated,
+        ),
     )
 
 

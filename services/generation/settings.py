@@ -4,15 +4,19 @@ from pydantic import Field, field_validator
 
 from meshkit.settings import ServiceSettings
 
-PROVIDERS = ("local",)
-"""Providers this version can call."""
+LOCAL = "local"
+"""The answerer that quotes and calls nobody; the last one, because it never fails."""
 
 
 class GenerationSettings(ServiceSettings, service="generation"):
     """What generation can be told."""
 
     providers: str = "local"
-    """Providers of answers in the order they are tried, separated by commas; `local` quotes."""
+    """Who answers, in the order they are tried, separated by commas, each a provider such as
+    `gemini`, or `provider/model`. `local` quotes and comes last; without it an answer that no
+    provider gives fails."""
+    first_word_seconds: float = Field(10.0, gt=0)
+    """Longest wait for a language model's first word while another one could be asked."""
     release: str = Field("stream", pattern="^(stream|sentence|whole)$")
     """When text leaves the output filter: `stream`, `sentence` by sentence, or the `whole` answer
     after every check."""
@@ -31,11 +35,20 @@ class GenerationSettings(ServiceSettings, service="generation"):
 
     @field_validator("providers")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _in_order(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",") if name.strip()]
-        unknown = [name for name in names if name not in PROVIDERS]
-        if unknown or not names:
-            known = ", ".join(PROVIDERS)
-            listed = ", ".join(unknown) or "nothing"
-            raise ValueError(f"names {listed}, but this version can call only {known}")
+        if not names or len(set(names)) != len(names):
+            raise ValueError("names nobody" if not names else "names somebody twice")
+        if LOCAL in names[:-1]:
+            raise ValueError("names somebody behind local, who would never be asked")
         return ",".join(names)
+
+    @property
+    def language_models(self) -> list[str]:
+        """The providers without `local`."""
+        return [name for name in self.providers.split(",") if name != LOCAL]
+
+    @property
+    def quotes(self) -> bool:
+        """Whether `local` answers when nobody else does."""
+        return LOCAL in self.providers.split(",")

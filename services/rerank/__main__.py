@@ -7,27 +7,28 @@ from meshkit.errors import MeshError
 from meshkit.process import Process, run
 from meshkit.settings import SettingsInvalid
 from meshkit.weights.threads import ModelThreads
-from services.rerank.opening import open_reranker
+from services.rerank.opening import open_rerankers
+from services.rerank.scoring import Scoring
 from services.rerank.servicer import RerankServicer
 from services.rerank.settings import RerankSettings
 
 
 async def start(process: Process[RerankSettings]) -> None:
-    """Opens the model and serves. The database is only for the ledger of usage."""
+    """Opens the models and serves. The database is only for the ledger of usage."""
     settings = process.settings
     threads = ModelThreads(settings.workers, "rerank")
     process.stack.callback(threads.close)
     try:
-        reranker = await open_reranker(
-            settings.model, threads, window_tokens=settings.window_tokens
+        rerankers = await open_rerankers(
+            settings.providers, settings.model, threads, window_tokens=settings.window_tokens
         )
     except MeshError as error:
         # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
         raise SettingsInvalid(error.detail) from error
-    process.stack.push_async_callback(reranker.close)
     database = await process.database()
-    budget = await process.budget(database)
-    servicer = RerankServicer(reranker, budget, settings.margin_seconds)
+    scoring = Scoring(rerankers, await process.budget(database))
+    process.stack.push_async_callback(scoring.close)
+    servicer = RerankServicer(scoring, settings.margin_seconds)
     process.serve(v1.add_RerankServiceServicer_to_server, servicer)
 
 

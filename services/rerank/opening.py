@@ -1,12 +1,16 @@
-"""Opens the reranker that the settings name."""
+"""Opens the rerankers that the settings name."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from meshkit import weights
 from meshkit.errors import Unsupported
 from meshkit.logging import logger
+from meshkit.providers import settings
+from meshkit.providers.catalogue import Model, Operation
+from meshkit.providers.settings import Access
 from meshkit.weights.threads import ModelThreads
 from services.rerank.local import LocalReranker
 from services.rerank.reranker import Reranker
@@ -14,7 +18,43 @@ from services.rerank.reranker import Reranker
 log = logger(__name__)
 
 
-async def open_reranker(model: str, threads: ModelThreads, *, window_tokens: int) -> Reranker:
+async def open_rerankers(
+    names: Sequence[str], local_model: str, threads: ModelThreads, *, window_tokens: int
+) -> list[Reranker]:
+    """One reranker for each name, in order, ready.
+
+    Args:
+        names: `local`, or `provider` or `provider/model`.
+        local_model: Weights of `local`.
+        threads: Where local weights run.
+        window_tokens: See `LocalReranker`.
+
+    Raises:
+        Unsupported, NotFound: no such provider, model or weights.
+        Unavailable: the weights cannot be had.
+        SettingsInvalid: a provider's key is missing.
+    """
+    providers = settings.load()
+    opened: list[Reranker] = []
+    for name in names:
+        provider, _, model = name.partition("/")
+        if provider == LocalReranker.provider:
+            opened.append(await _open_local(local_model, threads, window_tokens=window_tokens))
+        else:
+            listed = providers.catalogue.find(provider, Operation.RERANK, model)
+            opened.append(_open_cohere(listed, providers.access(provider)))
+    return opened
+
+
+def _open_cohere(model: Model, access: Access) -> Reranker:
+    """The one provider's API that the catalogue has for this."""
+    from meshkit.providers import cohere
+    from services.rerank.cohere import CohereReranker
+
+    return CohereReranker(model, cohere.open_client(access))
+
+
+async def _open_local(model: str, threads: ModelThreads, *, window_tokens: int) -> Reranker:
     """The local cross-encoder, warm.
 
     Raises:

@@ -10,25 +10,20 @@ from citemesh.usage.v1 import Usage
 from meshkit import deadline
 from meshkit.context import ADMIN, INTERNAL, READ, WRITE, require_scope
 from meshkit.telemetry import span
-from meshkit.usage import Budget
 from services.rerank.ranking import best_first
-from services.rerank.reranker import Reranker
-
-STAGE = "rerank"
+from services.rerank.scoring import STAGE, Scoring
 
 
 class RerankServicer(v1.RerankServiceServicer):
     """Translates and delegates.
 
     Args:
-        reranker: Who scores.
-        budget: Where spends are reserved and settled.
+        scoring: Who scores.
         margin_seconds: Kept of the caller's deadline for the way home.
     """
 
-    def __init__(self, reranker: Reranker, budget: Budget, margin_seconds: float) -> None:
-        self._reranker = reranker
-        self._budget = budget
+    def __init__(self, scoring: Scoring, margin_seconds: float) -> None:
+        self._scoring = scoring
         self._margin = margin_seconds
 
     async def Rerank(self, request: v1.RerankRequest, _context: Any) -> v1.RerankResponse:
@@ -37,20 +32,11 @@ class RerankServicer(v1.RerankServiceServicer):
         left = deadline.remaining()
         until = None if left is None else time.monotonic() + left - self._margin
         texts = [passage.text for passage in request.passages]
-        spend = self._budget.spend(
-            estimate_micro_usd=self._reranker.estimate_micro_usd(request.query, texts),
-            stage=STAGE,
-            provider=self._reranker.provider,
-            model=self._reranker.model,
-        )
         with span("rerank.model", {"citemesh.passages": len(texts)}) as current:
-            async with spend as settlement:
-                reading = await self._reranker.score(
-                    request.query, texts, whole=request.whole_passages, until=until
-                )
-                settlement.settle(
-                    input_tokens=reading.input_tokens, cost_micro_usd=reading.cost_micro_usd
-                )
+            scores = await self._scoring.score(
+                request.query, texts, whole=request.whole_passages, until=until
+            )
+            reading = scores.reading
             current.set_attribute("citemesh.passages_read", len(reading.scored))
         return v1.RerankResponse(
             results=[
@@ -65,8 +51,8 @@ class RerankServicer(v1.RerankServiceServicer):
             complete=len(reading.scored) == len(texts),
             usage=Usage(
                 stage=STAGE,
-                provider=self._reranker.provider,
-                model=self._reranker.model,
+                provider=scores.provider,
+                model=scores.model,
                 input_tokens=reading.input_tokens,
                 cost_micro_usd=reading.cost_micro_usd,
                 estimated=reading.estimated,

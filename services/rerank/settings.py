@@ -14,7 +14,8 @@ class RerankSettings(ServiceSettings, service="rerank"):
     """Settings of the rerank service."""
 
     providers: Annotated[tuple[str, ...], NoDecode] = ("local",)
-    """Who scores, separated by commas, the preferred one first. This version has `local`."""
+    """Who scores, separated by commas, the preferred one first, each `local`, a provider such as
+    `cohere`, or `provider/model`; the next one is asked when one fails."""
     model: str = "ms-marco-MiniLM-L-12-v2"
     """Weights of the local cross-encoder."""
     workers: int = Field(2, ge=1, le=64)
@@ -34,7 +35,7 @@ class RerankSettings(ServiceSettings, service="rerank"):
 
     @field_validator("providers")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value != ("local",):
-            raise ValueError(f"this version scores only with `local`, not {', '.join(value)}")
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("names nobody" if not value else "names somebody twice")
         return value

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 
 from meshkit import weights
+from meshkit.providers import catalogue, cohere, gemini
+from meshkit.providers.catalogue import Operation
 from meshkit.weights.threads import ModelThreads
+from services.embedding.cohere import CohereEmbedder
 from services.embedding.embedder import Embedder, Task
+from services.embedding.gemini import GeminiEmbedder
 from services.embedding.local import LocalEmbedder
 from services.embedding.spaces import parse_name
 from services.embedding.vectors import Vectors, checked
+from tests.simulated import RunningSimulator
 
-EMBEDDERS = ["local/bge-small-en-v1.5@384", "local/all-MiniLM-L6-v2@384"]
+LOCAL = ["local/bge-small-en-v1.5@384", "local/all-MiniLM-L6-v2@384"]
+EMBEDDERS = [*LOCAL, "gemini/gemini-embedding-001@768", "cohere/embed-v5.0-fast@512"]
 
 QUESTION = "How many days of paid leave does an employee have?"
 ANSWER = "Every employee is entitled to 28 days of paid annual leave."
@@ -24,16 +30,37 @@ UNRELATED = "The pump's impeller must be replaced after 4,000 hours of operation
 LONG = "The quick brown fox jumps over the lazy dog. " * 400
 
 
-async def open_embedder(name: str, threads: ModelThreads) -> Embedder:
+async def open_embedder(name: str, threads: ModelThreads, simulator: RunningSimulator) -> Embedder:
     space = parse_name(name)
-    found = await asyncio.to_thread(weights.ensure, [space.model])
-    return LocalEmbedder(space, found[space.model], threads)
+    if space.provider == "local":
+        found = await asyncio.to_thread(weights.ensure, [space.model])
+        return LocalEmbedder(space, found[space.model], threads)
+    model = catalogue.load().find(space.provider, Operation.EMBED, space.model)
+    access = simulator.access(space.provider)
+    if space.provider == "gemini":
+        return GeminiEmbedder(space, model, gemini.Client(access))
+    return CohereEmbedder(space, model, cohere.open_client(access))
 
 
 @pytest.fixture(scope="module", params=EMBEDDERS)
-async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
+async def embedder(
+    request: pytest.FixtureRequest, simulator_process: RunningSimulator
+) -> AsyncIterator[Embedder]:
     threads = ModelThreads(2, "test")
-    opened = await open_embedder(request.param, threads)
+    simulator_process.reset()
+    opened = await open_embedder(request.param, threads, simulator_process)
+    yield opened
+    await opened.close()
+    threads.close()
+
+
+@pytest.fixture(scope="module", params=LOCAL)
+async def local_embedder(
+    request: pytest.FixtureRequest, simulator_process: RunningSimulator
+) -> AsyncIterator[Embedder]:
+    """One whose work is done in this process."""
+    threads = ModelThreads(2, "test")
+    opened = await open_embedder(request.param, threads, simulator_process)
     yield opened
     await opened.close()
     threads.close()
@@ -82,35 +109,35 @@ async def test_calls_side_by_side_do_not_disturb_each_other(embedder: Embedder) 
     assert all(found.tobytes() == alone.tobytes() for found in many)
 
 
-async def test_tokens_are_counted_and_end_at_the_limit(embedder: Embedder) -> None:
-    short = await embedder.embed(["one two three"], Task.DOCUMENT)
+async def test_tokens_are_counted_and_end_at_the_limit(local_embedder: Embedder) -> None:
+    short = await local_embedder.embed(["one two three"], Task.DOCUMENT)
     assert 3 <= short.input_tokens <= 12
-    long = await embedder.embed([LONG, LONG], Task.DOCUMENT)
-    assert long.input_tokens == 2 * embedder.limits.max_tokens_per_text
+    long = await local_embedder.embed([LONG, LONG], Task.DOCUMENT)
+    assert long.input_tokens == 2 * local_embedder.limits.max_tokens_per_text
 
 
-async def test_the_rest_of_a_text_beyond_the_limit_is_not_seen(embedder: Embedder) -> None:
-    first, second = await vectors(embedder, [LONG, LONG + UNRELATED])
+async def test_the_rest_of_a_text_beyond_the_limit_is_not_seen(local_embedder: Embedder) -> None:
+    first, second = await vectors(local_embedder, [LONG, LONG + UNRELATED])
     assert first.tobytes() == second.tobytes()
 
 
-async def test_a_cancelled_call_gives_the_threads_back_at_once(embedder: Embedder) -> None:
+async def test_a_cancelled_call_gives_the_threads_back_at_once(local_embedder: Embedder) -> None:
     started = time.perf_counter()
-    await vectors(embedder, [LONG])
+    await vectors(local_embedder, [LONG])
     one_text = time.perf_counter() - started
-    call = asyncio.create_task(vectors(embedder, [LONG] * 200))
+    call = asyncio.create_task(vectors(local_embedder, [LONG] * 200))
     await asyncio.sleep(one_text)  # the call is in the middle of its work
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     started = time.perf_counter()
-    await vectors(embedder, [LONG])
+    await vectors(local_embedder, [LONG])
     # All 200 would take 100 times this long on two threads.
     assert time.perf_counter() - started < 20 * one_text
 
 
-async def test_the_event_loop_goes_on_while_a_model_works(embedder: Embedder) -> None:
-    work = asyncio.create_task(vectors(embedder, [LONG] * 4))
+async def test_the_event_loop_goes_on_while_a_model_works(local_embedder: Embedder) -> None:
+    work = asyncio.create_task(vectors(local_embedder, [LONG] * 4))
     ticks = 0
     while not work.done():
         await asyncio.sleep(0.001)
@@ -119,19 +146,21 @@ async def test_the_event_loop_goes_on_while_a_model_works(embedder: Embedder) ->
     assert len(work.result()) == 4
 
 
-async def test_a_short_call_does_not_wait_for_a_long_one(embedder: Embedder) -> None:
-    bulk = asyncio.create_task(vectors(embedder, [LONG] * 40))
+async def test_a_short_call_does_not_wait_for_a_long_one(local_embedder: Embedder) -> None:
+    bulk = asyncio.create_task(vectors(local_embedder, [LONG] * 40))
     await asyncio.sleep(0)
-    await vectors(embedder, ["one"], Task.QUERY)
+    await vectors(local_embedder, ["one"], Task.QUERY)
     assert not bulk.done()
     bulk.cancel()
     with pytest.raises(asyncio.CancelledError):
         await bulk
 
 
-async def test_a_model_that_expects_a_prefix_before_questions_gets_it() -> None:
+async def test_a_model_that_expects_a_prefix_before_questions_gets_it(
+    simulator_process: RunningSimulator,
+) -> None:
     threads = ModelThreads(1, "test")
-    embedder = await open_embedder("local/bge-small-en-v1.5@384", threads)
+    embedder = await open_embedder("local/bge-small-en-v1.5@384", threads, simulator_process)
     [question] = await vectors(embedder, [QUESTION], Task.QUERY)
     prefix = "Represent this sentence for searching relevant passages: "
     plain, prefixed = await vectors(embedder, [QUESTION, prefix + QUESTION])

@@ -31,11 +31,13 @@ from services.generation.calls.finding import FindingCalls
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.calls.scoring import RerankCalls
 from services.generation.extractive import ExtractiveGenerator
+from services.generation.failover import LanguageModels
 from services.generation.generator import NOT_FOUND
 from services.generation.pipeline import Answerer
 from services.generation.servicer import GenerationServicer
 from services.generation.settings import GenerationSettings
 from services.generation.store import Store
+from services.generation.writing import Writing
 from services.guardrail.servicer import GuardrailServicer
 from services.guardrail.settings import GuardrailSettings
 from tests.contract.service_process import eventually
@@ -196,7 +198,9 @@ async def mesh(keys: Path, postgres: Any) -> AsyncIterator[Mesh]:
     _, to_generation = await serve(
         "generation",
         generation_v1.add_GenerationServiceServicer_to_server,
-        GenerationServicer(answerer, store),
+        GenerationServicer(
+            answerer, store, Writing(LanguageModels([], first_word_seconds=1), budget, 30)
+        ),
     )
     stub = generation_v1.GenerationServiceAsyncStub(to_generation)
     guard = guardrail_v1.GuardrailServiceAsyncStub(to_guardrail)
@@ -499,11 +503,12 @@ async def test_generate_needs_the_internal_scope_and_says_what_is_missing(
     assert raised.value.reason == "PROVIDER_UNAVAILABLE"
 
 
-def test_a_provider_this_version_cannot_call_stops_the_start(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("providers", ["", "local,gemini", "gemini,gemini"])
+def test_an_order_of_providers_that_makes_no_sense_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, providers: str
 ) -> None:
     from meshkit.settings import SettingsInvalid, load
 
-    monkeypatch.setenv("CITEMESH_GENERATION_PROVIDERS", "gemini,local")
-    with pytest.raises(SettingsInvalid, match=r"CITEMESH_GENERATION_PROVIDERS: .*gemini"):
+    monkeypatch.setenv("CITEMESH_GENERATION_PROVIDERS", providers)
+    with pytest.raises(SettingsInvalid, match="CITEMESH_GENERATION_PROVIDERS"):
         load(GenerationSettings)

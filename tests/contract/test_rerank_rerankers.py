@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meshkit import weights
+from meshkit.providers import catalogue, cohere
+from meshkit.providers.catalogue import Operation
 from meshkit.weights.threads import ModelThreads
+from services.rerank.cohere import CohereReranker
 from services.rerank.local import LocalReranker
 from services.rerank.ranking import best_first
 from services.rerank.reranker import Reading, Reranker
+from tests.simulated import RunningSimulator
 
-RERANKERS = ["local"]
+RERANKERS = ["local", "cohere"]
 
 QUESTION = "How many days of paid leave does an employee have?"
 ANSWER = "Every employee is entitled to 28 days of paid annual leave."
@@ -22,12 +26,34 @@ UNRELATED = "The pump's impeller must be replaced after 4,000 hours of operation
 FILLER = "The committee met on Tuesday and approved the minutes of its former meeting. " * 30
 
 
-@pytest.fixture(scope="module", params=RERANKERS)
-async def reranker(request: pytest.FixtureRequest) -> AsyncIterator[Reranker]:
-    threads = ModelThreads(2, "test")
+async def open_local(threads: ModelThreads) -> Reranker:
     name = "ms-marco-MiniLM-L-12-v2"
     found = await asyncio.to_thread(weights.ensure, [name])
-    opened = LocalReranker(found[name], threads, window_tokens=100)
+    return LocalReranker(found[name], threads, window_tokens=100)
+
+
+@pytest.fixture(scope="module", params=RERANKERS)
+async def reranker(
+    request: pytest.FixtureRequest, simulator_process: RunningSimulator
+) -> AsyncIterator[Reranker]:
+    threads = ModelThreads(2, "test")
+    simulator_process.reset()
+    opened: Reranker
+    if request.param == "local":
+        opened = await open_local(threads)
+    else:
+        model = catalogue.load().find("cohere", Operation.RERANK)
+        opened = CohereReranker(model, cohere.open_client(simulator_process.access("cohere")))
+    yield opened
+    await opened.close()
+    threads.close()
+
+
+@pytest.fixture(scope="module")
+async def local_reranker() -> AsyncIterator[Reranker]:
+    """The one that reads pair by pair in this process."""
+    threads = ModelThreads(2, "test")
+    opened = await open_local(threads)
     yield opened
     await opened.close()
     threads.close()
@@ -51,16 +77,18 @@ async def test_the_answer_is_probable_and_something_else_is_not(reranker: Rerank
     assert worst.score < 0.01
 
 
-async def test_a_score_depends_on_its_pair_alone(reranker: Reranker) -> None:
-    alone = logits(await read(reranker, [ANSWER]))[0]
-    among = logits(await read(reranker, [UNRELATED, FILLER, ANSWER, ANSWER]))
+async def test_a_score_depends_on_its_pair_alone(local_reranker: Reranker) -> None:
+    alone = logits(await read(local_reranker, [ANSWER]))[0]
+    among = logits(await read(local_reranker, [UNRELATED, FILLER, ANSWER, ANSWER]))
     assert among[2] == among[3] == alone
 
 
-async def test_an_answer_deep_in_a_long_passage_is_found_by_its_window(reranker: Reranker) -> None:
+async def test_an_answer_deep_in_a_long_passage_is_found_by_its_window(
+    local_reranker: Reranker,
+) -> None:
     deep = f"{FILLER} {ANSWER} {FILLER}"
-    windowed = logits(await read(reranker, [deep]))[0]
-    whole = logits(await read(reranker, [deep], whole=True))[0]
+    windowed = logits(await read(local_reranker, [deep]))[0]
+    whole = logits(await read(local_reranker, [deep], whole=True))[0]
     assert windowed > whole + 2
 
 
@@ -70,9 +98,9 @@ async def test_short_passages_are_read_the_same_either_way(reranker: Reranker) -
     )
 
 
-async def test_a_window_costs_less_than_the_whole(reranker: Reranker) -> None:
-    windowed = await read(reranker, [FILLER])
-    whole = await read(reranker, [FILLER], whole=True)
+async def test_a_window_costs_less_than_the_whole(local_reranker: Reranker) -> None:
+    windowed = await read(local_reranker, [FILLER])
+    whole = await read(local_reranker, [FILLER], whole=True)
     assert windowed.input_tokens < 130 < whole.input_tokens <= 512
 
 
@@ -83,12 +111,12 @@ async def test_no_query_is_too_strange_or_too_long(reranker: Reranker, query: st
         assert len(reading.scored) == 4
 
 
-async def test_a_deadline_leaves_out_what_the_caller_ranked_last(reranker: Reranker) -> None:
+async def test_a_deadline_leaves_out_what_the_caller_ranked_last(local_reranker: Reranker) -> None:
     started = time.monotonic()
-    await read(reranker, [FILLER], whole=True)
+    await read(local_reranker, [FILLER], whole=True)
     one_pair = time.monotonic() - started
     until = time.monotonic() + 6 * one_pair
-    reading = await reranker.score(QUESTION, [FILLER] * 200, whole=True, until=until)
+    reading = await local_reranker.score(QUESTION, [FILLER] * 200, whole=True, until=until)
     late = time.monotonic() - until
     assert 1 <= len(reading.scored) < 100
     assert {each.index for each in reading.scored} == set(range(len(reading.scored)))
@@ -96,21 +124,23 @@ async def test_a_deadline_leaves_out_what_the_caller_ranked_last(reranker: Reran
     assert late < 10 * one_pair
 
 
-async def test_a_deadline_that_has_passed_gives_nothing_at_once(reranker: Reranker) -> None:
-    reading = await reranker.score(QUESTION, [ANSWER] * 50, whole=False, until=time.monotonic() - 1)
+async def test_a_deadline_that_has_passed_gives_nothing_at_once(local_reranker: Reranker) -> None:
+    reading = await local_reranker.score(
+        QUESTION, [ANSWER] * 50, whole=False, until=time.monotonic() - 1
+    )
     assert reading == Reading([], 0)
 
 
-async def test_a_cancelled_call_gives_the_threads_back_at_once(reranker: Reranker) -> None:
+async def test_a_cancelled_call_gives_the_threads_back_at_once(local_reranker: Reranker) -> None:
     started = time.monotonic()
-    await read(reranker, [FILLER], whole=True)
+    await read(local_reranker, [FILLER], whole=True)
     one_pair = time.monotonic() - started
-    call = asyncio.create_task(read(reranker, [FILLER] * 200, whole=True))
+    call = asyncio.create_task(read(local_reranker, [FILLER] * 200, whole=True))
     await asyncio.sleep(one_pair)  # the call is in the middle of its work
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     started = time.monotonic()
-    await read(reranker, [FILLER], whole=True)
+    await read(local_reranker, [FILLER], whole=True)
     # All 200 would take 100 times this long on two threads.
     assert time.monotonic() - started < 20 * one_pair

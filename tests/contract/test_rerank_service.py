@@ -138,10 +138,23 @@ async def test_the_tokens_are_in_the_projects_ledger(
     assert row["input_tokens"] == response.usage.input_tokens
 
 
-async def test_a_provider_of_a_later_version_stops_the_start(postgres: Any, keys: Keys) -> None:
+@pytest.mark.parametrize(
+    ("providers", "says"),
+    [
+        ("cohere,local", "COHERE_API_KEY is not set"),
+        ("gemini", "gemini cannot be used to rerank"),
+        ("cohere/rerank-v0", "cohere/rerank-v0"),
+        ("local,local", "CITEMESH_RERANK_PROVIDERS"),
+    ],
+)
+async def test_a_provider_that_cannot_be_called_stops_the_start(
+    postgres: Any, keys: Keys, providers: str, says: str
+) -> None:
     with pytest.raises(DidNotStart) as caught:
-        async with running("rerank", postgres, keys, CITEMESH_RERANK_PROVIDERS="cohere,local"):
+        async with running(
+            "rerank", postgres, keys, CITEMESH_RERANK_PROVIDERS=providers, COHERE_API_KEY=""
+        ):
             pass
     assert caught.value.code == 2
-    assert "CITEMESH_RERANK_PROVIDERS" in caught.value.output
+    assert says in caught.value.output
     assert "Traceback" not in caught.value.output

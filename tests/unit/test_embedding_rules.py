@@ -103,15 +103,18 @@ def test_spaces_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        ("gemini/gemini-embedding-001@768", Unsupported, "gemini"),
+        ("gemini/gemini-embedding-001@768", SettingsInvalid, "GEMINI_API_KEY"),
+        ("gemini/gemini-embedding-0@768", NotFound, "gemini-embedding-001"),
+        ("anthropic/claude@768", Unsupported, "cannot be used to embed"),
         ("local/no-such-model@384", NotFound, "bge-small-en-v1.5"),
         ("local/bge-small-en-v1.5@768", Precondition, "384"),
         ("local/ms-marco-MiniLM-L-12-v2@384", Precondition, "no vectors"),
     ],
 )
 async def test_a_space_that_nobody_here_can_embed_in_stops_the_start(
-    name: str, error: type[Exception], says: str
+    name: str, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     threads = ModelThreads(1, "test")
     with pytest.raises(error, match=says):
         await open_embedders([name], threads)

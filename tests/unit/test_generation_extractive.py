@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from meshkit.errors import Unavailable
+from meshkit.usage import Spend
 from services.generation.answers import Draft
 from services.generation.extractive import ExtractiveGenerator, Scores
 from services.generation.generator import NOT_FOUND
@@ -45,7 +46,10 @@ async def written(
     generator = ExtractiveGenerator(scorer, limit=more.pop("limit", 14))
     tokens = more.pop("max_tokens", 1024)
     pieces = [
-        piece async for piece in generator.write(question, passages, max_tokens=tokens, seconds=5)
+        piece
+        async for piece in generator.write(
+            question, passages, max_tokens=tokens, seconds=5, spend=Spend("local", "extractive-1")
+        )
     ]
     draft = pieces.pop()
     assert isinstance(draft, Draft)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from json import JSONDecodeError
 
 import cohere
 from cohere.core.api_error import ApiError
+from cohere.core.http_sse import SSEError
 from cohere.core.parse_error import ParsingError
 from cohere.core.request_options import RequestOptions
 
@@ -69,7 +69,17 @@ def classify(error: Exception, target: Target) -> ProviderError:
     """What an exception of the SDK means."""
     if isinstance(error, ApiError) and error.status_code is not None:
         return _from_status(error.status_code, error, target)
-    if isinstance(error, ApiError | ParsingError | JSONDecodeError | ValueError):
+    # The others come from parts that an answer lacks.
+    unusable = (
+        ApiError,
+        ParsingError,
+        SSEError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    )
+    if isinstance(error, unusable):
         return MalformedResponse(target, code=type(error).__name__)
     return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta, timezone
 from json import JSONDecodeError
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import httpx2
 from google import genai
 from google.genai import errors, types
+from google.genai.models import AsyncModels
 from pydantic import ValidationError
 
 from meshkit.providers.errors import (
@@ -33,17 +37,60 @@ from meshkit.providers.transport import transport_error
 PROVIDER = "gemini"
 
 
-def open_client(access: Access) -> genai.Client:
-    """The SDK's client: our address, our key, no retries of its own."""
-    return genai.Client(
-        api_key=access.key,
-        vertexai=False,
-        http_options=types.HttpOptions(
-            base_url=access.base_url or None,
-            # Without this the SDK sleeps and tries again when aiohttp happens to be installed.
-            retry_options=types.HttpRetryOptions(attempts=1),
-        ),
-    )
+class Client:
+    """The SDK with our address, our key, no retries of its own, and connections we can close.
+
+    A stream of the SDK is a chain of generators that is only closed by garbage
+    collection; the response behind it is therefore kept in sight (`opened`).
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._http = httpx2.AsyncClient(
+            follow_redirects=True, event_hooks={"response": [_note_response]}
+        )
+        self._sdk = genai.Client(
+            api_key=access.key,
+            vertexai=False,
+            http_options=types.HttpOptions(
+                base_url=access.base_url or None,
+                httpx_async_client=self._http,
+                # Without this the SDK sleeps and tries again when aiohttp happens to be installed.
+                retry_options=types.HttpRetryOptions(attempts=1),
+            ),
+        )
+
+    @property
+    def models(self) -> AsyncModels:
+        """What can be called."""
+        return self._sdk.aio.models
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._http.aclose()
+        self._sdk.close()
+
+
+_responses: ContextVar[list[httpx2.Response] | None] = ContextVar("gemini_responses", default=None)
+
+
+async def _note_response(response: httpx2.Response) -> None:
+    noted = _responses.get()
+    if noted is not None:
+        noted.append(response)
+
+
+@contextmanager
+def opened() -> Iterator[list[httpx2.Response]]:
+    """The responses that calls inside the block have opened, for whoever has to close them.
+
+    The block must not hold a `yield`: the next step may be another task's.
+    """
+    found: list[httpx2.Response] = []
+    token = _responses.set(found)
+    try:
+        yield found
+    finally:
+        _responses.reset(token)
 
 
 def options(seconds: float) -> types.HttpOptions:

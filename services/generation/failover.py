@@ -1,0 +1,162 @@
+"""Language models in their order: the next one is asked while none has said a word.
+
+After the first word a failure ends the text: two models' sentences are not spliced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from meshkit.logging import logger
+from meshkit.providers.catalogue import estimated_tokens
+from meshkit.providers.errors import (
+    MalformedResponse,
+    ProviderError,
+    StreamTruncated,
+    TimedOut,
+)
+from meshkit.usage import Spend, Used
+from services.generation.language_model import Finished, LanguageModel, Prompt, Spent
+
+log = logger(__name__)
+
+SHARE = 0.5
+"""Of the time there is, for one model's first word when another could follow."""
+_BILLED = (MalformedResponse, StreamTruncated, TimedOut)
+"""Failures of a call that the provider had taken: its prompt was read, and may be billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The model whose text follows."""
+
+    provider: str
+    model: str
+
+
+class LanguageModels:
+    """Writes with the first model that can.
+
+    Args:
+        models: The preferred one first; without any nothing can be written.
+        first_word_seconds: Longest wait for a model's first word when another could follow.
+    """
+
+    def __init__(self, models: Sequence[LanguageModel], *, first_word_seconds: float) -> None:
+        self._models = tuple(models)
+        self._first_word_seconds = first_word_seconds
+
+    def __bool__(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._models)
+
+    @property
+    def first(self) -> LanguageModel:
+        """The preferred one."""
+        return self._models[0]
+
+    def estimate_micro_usd(self, prompt: Prompt, output_tokens: int) -> int:
+        """What the dearest of them costs."""
+        return max(m.estimate(prompt, output_tokens).cost_micro_usd for m in self._models)
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        seconds: float,
+        spend: Spend,
+        temperature: float | None = None,
+        begin_with: str = "",
+    ) -> AsyncGenerator[Serving | str | Finished, None]:
+        """`Serving`, pieces of text, one `Finished`.
+
+        Args:
+            prompt: What to read.
+            max_tokens: Tokens the text may have.
+            seconds: Time until its last piece.
+            spend: Told what each call took, also one that failed or was given up.
+            temperature: See `LanguageModel.stream`.
+            begin_with: Provider to ask first; empty keeps the order.
+
+        Raises:
+            ProviderError: the last model's, before any text; or in the middle of it.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        ordered = sorted(self._models, key=lambda model: model.provider != begin_with)
+        for place, model in enumerate(ordered, 1):
+            left = ends - loop.time()
+            last = place == len(ordered)
+            patience = left if last else min(self._first_word_seconds, SHARE * left)
+            written = False
+            steps = self._metered(model, prompt, max_tokens, left, patience, temperature, spend)
+            try:
+                async with aclosing(steps):
+                    async for step in steps:
+                        if not written:
+                            written = True
+                            yield Serving(model.provider, model.model)
+                        yield step
+            except ProviderError as error:
+                if written or last:
+                    raise
+                log.info("next language model", failed=model.provider, kind=error.kind)
+            else:
+                return
+
+    async def _metered(
+        self,
+        model: LanguageModel,
+        prompt: Prompt,
+        max_tokens: int,
+        seconds: float,
+        patience: float,
+        temperature: float | None,
+        spend: Spend,
+    ) -> AsyncGenerator[str | Finished, None]:
+        """One model's stream; whatever ends it, what it took is noted."""
+        text: list[str] = []
+        refused = False
+        spent: Spent | None = None
+        stream = model.stream(
+            prompt,
+            max_tokens=max_tokens,
+            seconds=seconds,
+            patience=patience,
+            temperature=temperature,
+        )
+        try:
+            async with aclosing(stream):
+                async for step in stream:
+                    if isinstance(step, Finished):
+                        spent = step.spent if not step.spent.estimated else None
+                        spent = spent or model.estimate(prompt, estimated_tokens(text))
+                        yield Finished(step.finish, spent)
+                    else:
+                        text.append(step)
+                        yield step
+        except ProviderError as error:
+            refused = not text and not isinstance(error, _BILLED)
+            raise
+        finally:
+            if spent is None and not refused:
+                spent = model.estimate(prompt, estimated_tokens(text))
+            if spent is not None:
+                spend.add(
+                    Used(
+                        model.provider,
+                        model.model,
+                        spent.input_tokens,
+                        spent.output_tokens,
+                        spent.cost_micro_usd,
+                    )
+                )
+
+    async def close(self) -> None:
+        """Closes every model."""
+        for model in self._models:
+            await model.close()

@@ -1,0 +1,1 @@
+"""Language models of providers' APIs; each module is one implementation of `LanguageModel`."""

@@ -1,0 +1,49 @@
+"""Opens the language models that CITEMESH_GENERATION_PROVIDERS names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshkit.providers import settings
+from meshkit.providers.catalogue import Model, Operation
+from meshkit.providers.settings import Access
+from services.generation.language_model import LanguageModel
+
+
+def open_models(names: Sequence[str]) -> list[LanguageModel]:
+    """One model for each name, in order. Nothing is called yet.
+
+    Args:
+        names: `provider` or `provider/model`.
+
+    Raises:
+        Unsupported, NotFound: no such provider or model.
+        SettingsInvalid: a provider's key is missing.
+    """
+    providers = settings.load()
+    opened: list[LanguageModel] = []
+    for name in names:
+        provider, _, model = name.partition("/")
+        listed = providers.catalogue.find(provider, Operation.GENERATE, model)
+        opened.append(_open(listed, providers.access(provider)))
+    return opened
+
+
+def _open(model: Model, access: Access) -> LanguageModel:
+    """A provider's own library is imported only where it is used."""
+    match model.provider:
+        case "gemini":
+            from meshkit.providers import gemini
+            from services.generation.models.gemini import GeminiModel
+
+            return GeminiModel(model, gemini.Client(access))
+        case "anthropic":
+            from meshkit.providers import anthropic
+            from services.generation.models.anthropic import AnthropicModel
+
+            return AnthropicModel(model, anthropic.open_client(access))
+        case _:
+            from meshkit.providers import cohere
+            from services.generation.models.cohere import CohereModel
+
+            return CohereModel(model, cohere.open_client(access))
