@@ -67,34 +67,54 @@ class LexicalHits:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """One batch of work; afterwards the index agrees with it, or nothing changed.
-
-    Applying the same changes again leaves the index as it is.
-    """
+    """One batch of work; applying the same changes again leaves the index as it is."""
 
     replace: Sequence[LexicalVersion] = ()
     delete: Sequence[VersionKey] = ()
     purge: Sequence[str] = ()
-    """Projects of which nothing may stay."""
+    """Projects of which nothing may stay; takes effect before the other two."""
+    revision: int = 0
+    """Grows with each batch, and was taken before the batch was read from Postgres: an
+    index that several processes write to lets nothing older replace what is newer."""
 
 
 class LexicalIndex(Protocol):
     """An index over the words of chunks."""
 
     async def apply(self, changes: Changes) -> None:
-        """Makes changes durable and visible to searches, deletions first."""
+        """Makes changes durable and visible to searches.
+
+        Raises:
+            Unavailable: when the index cannot take them now. A part may have been
+                applied; the same changes again complete it.
+            Internal: when the index will never take them.
+        """
         ...
 
     async def search(self, query: LexicalQuery) -> LexicalHits:
-        """The best chunks by BM25 that the principals may see."""
+        """The best chunks by BM25 that the principals may see.
+
+        A word that nothing visible contains stands for the words nearest to it.
+
+        Raises:
+            Unavailable: when the index does not answer.
+        """
         ...
 
     async def projects(self) -> set[str]:
-        """Projects that the index holds anything of."""
+        """Projects that the index holds anything of.
+
+        Raises:
+            Unavailable: when the index does not answer.
+        """
         ...
 
     async def inventory(self, project_id: str) -> dict[VersionKey, int]:
-        """How many chunks of each version of a project the index holds."""
+        """How many chunks of each version of a project the index holds.
+
+        Raises:
+            Unavailable: when the index does not answer.
+        """
         ...
 
     async def close(self) -> None:

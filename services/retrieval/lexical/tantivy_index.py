@@ -1,39 +1,77 @@
 """The embedded lexical index: tantivy in a directory of this process.
 
 One writer, so one process per directory. Queries are built from terms, never
-parsed. Project and principal are one term, `project/principal`, so a query cannot
-reach another project's chunks even by mistake. Document statistics for BM25 are
-those of the whole index.
+parsed. The terms of all languages share one field, each made by the analyzer of its
+chunk's language: statistics for BM25 are those of the whole index, and a second
+field that few chunks have would give it a wrong average length. A query's word
+stands for what each language of the project makes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import tantivy
-from tantivy import Document, Filter, Index, Occur, Query, SchemaBuilder, TextAnalyzerBuilder
-from tantivy import Tokenizer as Tokenizers
+from tantivy import (
+    Document,
+    Filter,
+    Index,
+    Occur,
+    Query,
+    SchemaBuilder,
+    TextAnalyzer,
+    TextAnalyzerBuilder,
+    Tokenizer,
+)
 
 from services.retrieval.lexical import (
     Changes,
     LexicalHits,
     LexicalQuery,
     LexicalVersion,
-    VersionKey,
 )
-from services.retrieval.lexical.analysis import bigrams, without_cjk
+from services.retrieval.lexical import terms as exact
+from services.retrieval.lexical.analysis import (
+    MAX_QUERY_WORDS,
+    TITLE_BOOST,
+    TOKEN,
+    indexed_texts,
+    near,
+    query_words,
+    well_formed,
+)
+from services.retrieval.lexical.language import LANGUAGES, OTHER, STOP_WORDS
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it whenever fields or analyzers change: an index of another layout is rebuilt."""
-SEPARATOR = "\x1f"
-EVERYONE = "*"
-MAX_QUERY_TERMS = 48
-TITLE_BOOST = 0.4
-LONGEST_TERM = 64
+LONGEST_TERM = 256
+"""Bytes."""
 LAZY_TERMS = 32
 WRITER_MEMORY = 64_000_000
+STEMMERS = {
+    "ar": "arabic",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "en": "english",
+    "es": "spanish",
+    "fi": "finnish",
+    "fr": "french",
+    "hu": "hungarian",
+    "it": "italian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sv": "swedish",
+    "tr": "turkish",
+}
 
 
 class IndexBusy(RuntimeError):
@@ -43,26 +81,32 @@ class IndexBusy(RuntimeError):
 def _schema() -> tantivy.Schema:
     builder = SchemaBuilder()
     builder.add_integer_field("key", fast=True)
-    for name in ("project", "version", "visible", "label", "document"):
+    for name in ("project", "version", "visible", "label", "document", "language"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("english", tokenizer_name="english", index_option="freq")
-    builder.add_text_field("title", tokenizer_name="english", index_option="freq")
-    builder.add_text_field("cjk", tokenizer_name="whitespace", index_option="freq")
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    builder.add_text_field("title", tokenizer_name=OTHER, index_option="freq")
     return builder.build()
 
 
-def _joined(*parts: str) -> str:
-    """One term of several parts; the separator cannot be forged by a part."""
-    return SEPARATOR.join(part.replace(SEPARATOR, " ") for part in parts)
+def _analyzer(language: str) -> TextAnalyzer:
+    builder = (
+        TextAnalyzerBuilder(Tokenizer.regex(TOKEN))
+        .filter(Filter.remove_long(LONGEST_TERM))
+        .filter(Filter.lowercase())
+    )
+    if language != OTHER:
+        builder = builder.filter(Filter.custom_stopword(list(STOP_WORDS[language])))
+        builder = builder.filter(Filter.stemmer(STEMMERS[language]))
+    # Last: suffixes of many languages have accents.
+    return builder.filter(Filter.ascii_fold()).build()
 
 
-def _version_term(key: VersionKey) -> str:
-    return _joined(key.project_id, key.document_id, str(key.version))
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word of a query and the terms it may have become."""
 
-
-def _version_of(term: str) -> VersionKey:
-    project_id, document_id, version = term.split(SEPARATOR)
-    return VersionKey(project_id, document_id, int(version))
+    text: str
+    terms: Sequence[str]
 
 
 class TantivyIndex:
@@ -84,17 +128,9 @@ class TantivyIndex:
         else:
             directory.mkdir(parents=True, exist_ok=True)
             self._index = Index(self._schema, path=str(directory), reuse=True)
-        self._english = (
-            TextAnalyzerBuilder(Tokenizers.simple())
-            .filter(Filter.remove_long(LONGEST_TERM))
-            .filter(Filter.lowercase())
-            .filter(Filter.ascii_fold())
-            .filter(Filter.stopword("english"))
-            .filter(Filter.stemmer("english"))
-            .build()
-        )
-        self._index.register_tokenizer("english", self._english)
-        whitespace = TextAnalyzerBuilder(Tokenizers.whitespace()).build()
+        self._analyzers = {language: _analyzer(language) for language in (*LANGUAGES, OTHER)}
+        self._index.register_tokenizer(OTHER, self._analyzers[OTHER])
+        whitespace = TextAnalyzerBuilder(Tokenizer.whitespace()).build()
         self._index.register_tokenizer("whitespace", whitespace)
         # Reloaded by hand after each commit: an acknowledged write is visible at once.
         self._index.config_reader(reload_policy="manual")
@@ -110,7 +146,7 @@ class TantivyIndex:
         self._searcher = self._index.searcher()
 
     async def apply(self, changes: Changes) -> None:
-        """Deletes, then adds, commits and shows the result to later searches."""
+        """Deletes, then adds, commits and shows the result to later searches; all or nothing."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writing, self._apply, changes)
 
@@ -119,7 +155,7 @@ class TantivyIndex:
             for project_id in changes.purge:
                 self._writer.delete_documents_by_term("project", project_id)
             for key in changes.delete:
-                self._writer.delete_documents_by_term("version", _version_term(key))
+                self._writer.delete_documents_by_term("version", exact.version_term(key))
             for version in changes.replace:
                 self._replace(version)
             self._writer.commit()
@@ -131,26 +167,25 @@ class TantivyIndex:
 
     def _replace(self, version: LexicalVersion) -> None:
         key = version.key
-        term = _version_term(key)
+        term = exact.version_term(key)
         self._writer.delete_documents_by_term("version", term)
-        visible = [_joined(key.project_id, who) for who in version.allow or (EVERYONE,)]
-        labels = [_joined(key.project_id, *pair) for pair in version.labels.items()]
-        for chunk in version.chunks:
+        document_term = exact.joined(key.project_id, key.document_id)
+        visible, labels = exact.visible_terms(version), exact.label_terms(version)
+        title = well_formed(version.title)
+        for text in indexed_texts(version):
+            words = self._analyzers[text.language].analyze(text.words)
             document = Document()
-            document.add_integer("key", chunk.key)
+            document.add_integer("key", text.key)
             document.add_text("project", key.project_id)
             document.add_text("version", term)
-            document.add_text("document", _joined(key.project_id, key.document_id))
+            document.add_text("document", document_term)
+            document.add_text("language", exact.joined(key.project_id, text.language))
             for value in visible:
                 document.add_text("visible", value)
             for value in labels:
                 document.add_text("label", value)
-            title = " ".join((version.title, *chunk.headings))
-            document.add_text("title", without_cjk(title))
-            document.add_text("english", without_cjk(chunk.text))
-            pairs = bigrams(f"{title} {chunk.text}")
-            if pairs:
-                document.add_text("cjk", " ".join(pairs))
+            document.add_text("title", title)
+            document.add_text("words", f"{' '.join(words)} {text.pairs}")
             self._writer.add_document(document)
 
     async def search(self, query: LexicalQuery) -> LexicalHits:
@@ -161,25 +196,25 @@ class TantivyIndex:
     def search_now(self, query: LexicalQuery) -> LexicalHits:
         """`search`, on the calling thread."""
         searcher = self._searcher
-        words = self._words(query.text, searcher)
-        if not words or query.limit <= 0:
+        if query.limit <= 0:
             return LexicalHits([], [])
-        parts = [(Occur.Must, part) for part in self._conditions(query)]
-        parts.append((Occur.Must, Query.boolean_query([(Occur.Should, word) for word in words])))
+        conditions = self._conditions(query)
+        wanted = self._wanted(query, searcher, conditions)
+        if not wanted:
+            return LexicalHits([], [])
+        any_word = Query.boolean_query([(Occur.Should, part) for part in wanted])
+        parts = [*((Occur.Must, part) for part in conditions), (Occur.Must, any_word)]
         found = searcher.search(Query.boolean_query(parts), limit=query.limit, count=False).hits
         keys = searcher.fast_field_values("key", [address for _, address in found])
         return LexicalHits([int(key or 0) for key in keys], [float(score) for score, _ in found])
 
     def _conditions(self, query: LexicalQuery) -> list[Query]:
         """Filters; they add nothing to a score."""
-        visible = [_joined(query.project_id, who) for who in (EVERYONE, *query.principals)]
-        conditions = [self._any_of("visible", visible)]
-        for pair in query.labels.items():
-            term = _joined(query.project_id, *pair)
+        conditions = [self._any_of("visible", exact.seen_by(query))]
+        for term in exact.labels_wanted(query):
             conditions.append(Query.term_query(self._schema, "label", term, "basic"))
         if query.document_ids:
-            documents = [_joined(query.project_id, found) for found in query.document_ids]
-            conditions.append(self._any_of("document", documents))
+            conditions.append(self._any_of("document", exact.documents_wanted(query)))
         return [Query.const_score_query(condition, 0.0) for condition in conditions]
 
     def _any_of(self, field: str, terms: list[str]) -> Query:
@@ -192,22 +227,80 @@ class TantivyIndex:
         found = [Query.term_query(self._schema, field, term, "basic") for term in terms]
         return Query.boolean_query([(Occur.Should, query) for query in found])
 
-    def _words(self, text: str, searcher: tantivy.Searcher) -> list[Query]:
-        """The query's terms as queries, the rarest ones when there are too many."""
-        words = dict.fromkeys(self._english.analyze(without_cjk(text)))
-        pairs = dict.fromkeys(bigrams(text))
-        terms = [("english", word) for word in words] + [("cjk", pair) for pair in pairs]
-        if len(terms) > MAX_QUERY_TERMS:
-            counted = [(searcher.doc_freq(field, term), field, term) for field, term in terms]
-            rarest = sorted(entry for entry in counted if entry[0] > 0)[:MAX_QUERY_TERMS]
-            terms = [(field, term) for _, field, term in rarest]
-        queries: list[Query] = []
-        for field, term in terms:
-            queries.append(Query.term_query(self._schema, field, term, "freq"))
-            if field == "english":
+    def _wanted(
+        self, query: LexicalQuery, searcher: tantivy.Searcher, conditions: Sequence[Query]
+    ) -> list[Query]:
+        """What a hit must have some of: the query's words, or what is near a missing one."""
+        parts: list[Query] = []
+        for word in self._words(query, searcher):
+            found = [term for term in word.terms if searcher.doc_freq("words", term)]
+            distance = near(word.text)
+            if distance and not self._occurs(found, searcher, conditions):
+                parts += self._near(word.terms[0], distance, searcher, conditions)
+                continue
+            parts += [Query.term_query(self._schema, "words", term, "freq") for term in found]
+            for term in self._analyzers[OTHER].analyze(word.text):
                 in_title = Query.term_query(self._schema, "title", term, "freq")
-                queries.append(Query.boost_query(in_title, TITLE_BOOST))
-        return queries
+                parts.append(Query.boost_query(in_title, TITLE_BOOST))
+        return parts
+
+    def _words(self, query: LexicalQuery, searcher: tantivy.Searcher) -> list[_Word]:
+        """The query's words as terms, the rarest ones when there are too many."""
+        languages = [
+            language
+            for language in self._analyzers
+            if searcher.doc_freq("language", exact.joined(query.project_id, language))
+        ]
+        asked = query_words(query.text)
+        words = []
+        for text in asked.words:
+            made = (self._analyzers[language].analyze(text) for language in languages)
+            terms = list(dict.fromkeys(term for found in made for term in found))
+            if terms:
+                words.append(_Word(text, terms))
+        words += [_Word(pair, [pair]) for pair in asked.pairs]
+        if len(words) > MAX_QUERY_WORDS:
+            counted = [(max(searcher.doc_freq("words", t) for t in w.terms), w) for w in words]
+            known = sorted((entry for entry in counted if entry[0]), key=lambda entry: entry[0])
+            words = [word for _, word in known[:MAX_QUERY_WORDS]]
+        return words
+
+    def _occurs(
+        self, terms: Sequence[str], searcher: tantivy.Searcher, conditions: Sequence[Query]
+    ) -> bool:
+        """True when a chunk that may be seen has one of the terms."""
+        if not terms:
+            return False
+        return self._matches(self._any_of("words", list(terms)), searcher, conditions, limit=1) > 0
+
+    def _near(
+        self,
+        term: str,
+        distance: int,
+        searcher: tantivy.Searcher,
+        conditions: Sequence[Query],
+    ) -> list[Query]:
+        """The terms at the least distance that occur, weighed as if they were one rare word."""
+        for edits in range(1, distance + 1):
+            query = Query.fuzzy_term_query(self._schema, "words", term, edits)
+            count = self._matches(query, searcher, conditions)
+            if count:
+                total = max(searcher.num_docs, count)
+                weight = math.log(1 + (total - count + 0.5) / (count + 0.5))
+                return [Query.const_score_query(query, weight)]
+        return []
+
+    def _matches(
+        self,
+        query: Query,
+        searcher: tantivy.Searcher,
+        conditions: Sequence[Query],
+        limit: int = 0,
+    ) -> int:
+        """Visible chunks that match; with a limit, no more than that many are looked for."""
+        parts = [(Occur.Must, part) for part in (*conditions, query)]
+        found = searcher.search(Query.boolean_query(parts), limit=max(limit, 1), count=not limit)
+        return len(found.hits) if limit else int(found.count or 0)
 
     async def projects(self) -> set[str]:
         """Projects that the index holds anything of."""
@@ -216,8 +309,8 @@ class TantivyIndex:
     async def inventory(self, project_id: str) -> dict[VersionKey, int]:
         """How many chunks of each version of a project the index holds."""
         ours = Query.term_query(self._schema, "project", project_id, "basic")
-        found = await self._terms("version", _joined(project_id, ""), ours)
-        return {_version_of(term): count for term, count in found.items()}
+        found = await self._terms("version", exact.joined(project_id, ""), ours)
+        return {exact.version_key(term): count for term, count in found.items()}
 
     async def _terms(self, field: str, prefix: str, where: Query) -> dict[str, int]:
         """Terms of living chunks and how many chunks hold each; deleted ones count for none."""
