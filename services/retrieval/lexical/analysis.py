@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.retrieval.lexical import LexicalVersion
-from services.retrieval.lexical.language import OTHER, STOP_WORDS, by_script, declared, detect
+from services.retrieval.lexical.language import (
+    OTHER,
+    STOP_WORDS,
+    by_function_words,
+    declared,
+    language_of,
+)
 
 TOKEN = r"[\p{L}\p{N}\p{M}]+"  # noqa: S105 - a pattern, in the syntax of Rust and Java
 """A word, for the tokenizers of both back ends; `words` finds the same in Python."""
@@ -28,8 +34,8 @@ TITLE_BOOST = 0.2
 training queries of SciFact: none .699, .2 .705, .4 .701, .6 .694 (nDCG@10)."""
 NEAR = ((9, 2), (5, 1))
 """Least length of a misspelt word, and how many edits may lie between it and a known one."""
-SAMPLE = 4000
-"""Characters of a version that its language is told by."""
+SAMPLES, SAMPLE = 8, 500
+"""Chunks, and characters of each, by which the language of a version is told."""
 
 _MARKS = "".join(
     chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M")
@@ -93,28 +99,24 @@ def indexed_texts(version: LexicalVersion) -> list[IndexedText]:
     The language is the chunk's own where it was declared or can be told, else that
     of the whole version: a table of figures is in the language of its report.
     """
-    sample = " ".join((version.title, *(chunk.text for chunk in version.chunks)))[:SAMPLE]
-    of_version = _language(sample)
+    step = max(1, len(version.chunks) // SAMPLES)
+    sample = words(" ".join(chunk.text[:SAMPLE] for chunk in version.chunks[::step]))
+    of_version = language_of(sample) if sample else OTHER
     texts = []
     for chunk in version.chunks:
-        language = declared(chunk.language) if chunk.language else OTHER
+        language = declared(chunk.language)
         if language == OTHER:
-            language = _language(chunk.text[:SAMPLE])
+            language = by_function_words(words(chunk.text[:SAMPLE])) or of_version
         whole = well_formed("\n".join((version.title, *chunk.headings, chunk.text)))
         texts.append(
             IndexedText(
                 key=chunk.key,
-                language=of_version if language == OTHER else language,
+                language=language,
                 words=spaced(whole),
                 pairs=" ".join(bigrams(whole)),
             )
         )
     return texts
-
-
-def _language(text: str) -> str:
-    found = by_script(text)
-    return detect(words(text)) if found == OTHER else found
 
 
 def near(word: str) -> int:
@@ -141,6 +143,6 @@ def query_words(text: str) -> QueryWords:
     """The words of a query that are worth looking for; all of them when nothing else is left."""
     clean = well_formed(text)
     found = list(dict.fromkeys(words(clean)))
-    leave_out = STOP_WORDS.get(detect(found), ())
+    leave_out = STOP_WORDS.get(by_function_words(found), ())
     kept = [word for word in found if word not in leave_out]
     return QueryWords(kept or found, list(dict.fromkeys(bigrams(clean))))

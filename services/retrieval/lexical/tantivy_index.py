@@ -34,6 +34,7 @@ from services.retrieval.lexical import (
     LexicalHits,
     LexicalQuery,
     LexicalVersion,
+    VersionKey,
 )
 from services.retrieval.lexical import terms as exact
 from services.retrieval.lexical.analysis import (
@@ -211,8 +212,10 @@ class TantivyIndex:
     def _conditions(self, query: LexicalQuery) -> list[Query]:
         """Filters; they add nothing to a score."""
         conditions = [self._any_of("visible", exact.seen_by(query))]
-        for term in exact.labels_wanted(query):
-            conditions.append(Query.term_query(self._schema, "label", term, "basic"))
+        conditions += [
+            Query.term_query(self._schema, "label", term, "basic")
+            for term in exact.labels_wanted(query)
+        ]
         if query.document_ids:
             conditions.append(self._any_of("document", exact.documents_wanted(query)))
         return [Query.const_score_query(condition, 0.0) for condition in conditions]
@@ -300,7 +303,8 @@ class TantivyIndex:
         """Visible chunks that match; with a limit, no more than that many are looked for."""
         parts = [(Occur.Must, part) for part in (*conditions, query)]
         found = searcher.search(Query.boolean_query(parts), limit=max(limit, 1), count=not limit)
-        return len(found.hits) if limit else int(found.count or 0)
+        # Its type stub forgets the count.
+        return len(found.hits) if limit else int(found.count)  # type: ignore[attr-defined]
 
     async def projects(self) -> set[str]:
         """Projects that the index holds anything of."""
