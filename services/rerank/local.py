@@ -38,6 +38,7 @@ class LocalReranker:
         self._threads = threads
         self._window = window_tokens
         self._limit = weights.spec.max_tokens
+        self._languages = weights.spec.languages
 
     def estimate_micro_usd(self, _query: str, _passages: Sequence[str], /) -> int:
         """Nothing: the machine is already paid for."""
@@ -51,7 +52,8 @@ class LocalReranker:
         step = partial(self._score_pair, asked, whole)
         read = await self._threads.each(step, passages, until=until)
         scored = [Scored(i, pair[0]) for i, pair in enumerate(read) if pair is not None]
-        return Reading(scored, sum(pair[1] for pair in read if pair is not None))
+        tokens = sum(pair[1] for pair in read if pair is not None)
+        return Reading(scored, tokens, languages=self._languages)
 
     def _score_pair(self, query: Sequence[int], whole: bool, passage: str) -> tuple[float, int]:
         tokens = self._onnx.tokens(passage)

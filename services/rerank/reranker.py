@@ -21,6 +21,8 @@ class Reading:
     """Millionths of a US dollar."""
     estimated: bool = False
     """Whether the tokens were estimated, because the provider named none."""
+    languages: Sequence[str] = ()
+    """Languages the model was trained for, by ISO 639-1; empty means any."""
 
 
 class Reranker(Protocol):

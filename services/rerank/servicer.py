@@ -49,6 +49,7 @@ class RerankServicer(v1.RerankServiceServicer):
                 for each in best_first(reading.scored, request.top_n)
             ],
             complete=len(reading.scored) == len(texts),
+            languages=reading.languages,
             usage=Usage(
                 stage=STAGE,
                 provider=scores.provider,

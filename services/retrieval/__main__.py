@@ -8,6 +8,7 @@ from datetime import timedelta
 from citemesh.embedding import v1 as embedding_v1
 from citemesh.rerank import v1 as rerank_v1
 from citemesh.retrieval import v1
+from meshkit import language
 from meshkit.process import Process, run
 from meshkit.settings import SettingsInvalid
 from services.retrieval import garbage
@@ -41,6 +42,7 @@ async def start(process: Process[RetrievalSettings]) -> None:
     process.stack.push_async_callback(rebuilds.close)
     reconciler = Reconciler(database, projection)
     spaces = SpaceTables(database)
+    await asyncio.to_thread(language.warm)
     outbox_work, garbage_work = asyncio.Event(), asyncio.Event()
     corpus = Corpus(database, spaces, projection, (outbox_work, garbage_work))
     searcher = Searcher(

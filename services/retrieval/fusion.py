@@ -8,7 +8,7 @@ Cormack, Clarke and Buettcher (SIGIR 2009) with their k = 60: the sum of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 RRF_K = 60
@@ -58,6 +58,23 @@ def fuse(lists: Sequence[RankedList], method: Fusion = Fusion.RRF) -> list[Fused
     fused = [Fused(key, sum(sorted(shares))) for key, shares in parts.items()]
     fused.sort(key=lambda item: (-item.score, item.key))
     return fused
+
+
+def fuse_to_depth(lists: Sequence[RankedList], method: Fusion, depth: int) -> list[Fused]:
+    """`fuse`, with the first hits the same however long the lists are.
+
+    The first `depth` of each list are fused. What stands below in one of them comes
+    behind all of those, so whoever asks for more hits sees more, not others.
+    """
+    if all(len(ranked.keys) <= depth for ranked in lists):
+        return fuse(lists, method)
+    head = fuse(
+        [replace(one, keys=one.keys[:depth], scores=one.scores[:depth]) for one in lists], method
+    )
+    first = {item.key for item in head}
+    lowest = head[-1].score if head else 0.0
+    below = [item for item in fuse(lists, method) if item.key not in first]
+    return head + [replace(item, score=min(item.score, lowest)) for item in below]
 
 
 def _reciprocal(ranked: RankedList) -> list[float]:

@@ -14,17 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from meshkit import deadline
+from meshkit import language
 from meshkit.database.pool import Database
-from meshkit.errors import (
-    BudgetExhausted,
-    Cancelled,
-    DeadlineExceeded,
-    Internal,
-    LimitExceeded,
-    MeshError,
-    Unavailable,
-)
+from meshkit.errors import BudgetExhausted, Unavailable
+from meshkit.language import Language
 from meshkit.logging import logger
 from meshkit.telemetry import span
 from services.retrieval import neighbours
@@ -35,21 +28,22 @@ from services.retrieval.candidates import (
     fetch_candidates,
     fetch_missing,
 )
-from services.retrieval.fusion import Fused, Fusion, RankedList, fuse
+from services.retrieval.fusion import Fused, Fusion, RankedList, fuse_to_depth
+from services.retrieval.hits import Hit, hits_of, visible
 from services.retrieval.lexical import LexicalHits, LexicalQuery
-from services.retrieval.mixing import mix
 from services.retrieval.outbox import LexicalProjection
-from services.retrieval.passages import Chunk, Filter, Mode
+from services.retrieval.passages import Filter, Mode
+from services.retrieval.reranking import Reranked, Reranking
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.spaces import SpaceTables, check_vectors
+from services.retrieval.stages import SURVIVABLE, Run, share_of_deadline
+from services.retrieval.trust import certainty, dense_trust
 from services.retrieval.upstream import Embedder, ModelUsage, QueryVector, Reranker
 
 log = logger(__name__)
 
 DATE_OVERFETCH = 8
 """The lexical index knows no dates: with one in the filter it is asked for more."""
-SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled)
-"""What a search does without; other errors are the caller's to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +67,6 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """Why a hit stands where it stands; rank 0 means not in that list."""
-
-    dense_rank: int
-    dense_similarity: float
-    lexical_rank: int
-    lexical_score: float
-    fused_rank: int
-    rerank_score: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A found passage."""
-
-    chunk: Chunk
-    score: float
-    signals: Signals
-    context: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """The answer to a search."""
 
@@ -106,22 +78,26 @@ class Found:
     usage: Sequence[ModelUsage]
 
 
-class _Run:
-    """What one search learns on its way."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is decided about a search before anything is asked."""
 
-    __slots__ = ("degraded", "timings", "usage")
+    language: Language
+    depth: int
+    """Candidates asked of each index."""
+    texts: int
+    """How many fused hits are read: to be shown or to be reranked."""
+    fusion: Fusion
 
-    def __init__(self) -> None:
-        self.degraded: list[str] = []
-        self.timings: dict[str, float] = {}
-        self.usage: list[ModelUsage] = []
 
-    def took(self, stage: str, since: float) -> None:
-        self.timings[stage] = (time.perf_counter() - since) * 1000
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """What each list counts in the fusion."""
 
-    def without(self, stage: str, error: MeshError) -> None:
-        self.degraded.append(stage)
-        log.warning("search without a stage", stage=stage, reason=error.reason)
+    dense: float
+    lexical: float
+    by_lead: bool
+    """Whether a list counts more when its first hit leads by far."""
 
 
 class Searcher:
@@ -141,7 +117,7 @@ class Searcher:
         self._spaces = spaces
         self._projection = projection
         self._embedder = embedder
-        self._reranker = reranker
+        self._reranking = Reranking(settings, reranker)
 
     async def search(self, viewer: Viewer, query: Query) -> Found:
         """The best passages the viewer may see.
@@ -152,20 +128,25 @@ class Searcher:
             BudgetExhausted: when the query may not be embedded.
         """
         started = time.perf_counter()
-        run = _Run()
-        depth = max(self._settings.candidates, query.top_k)
-        vector, lexical = await self._look_up(viewer, query, depth, run)
-        candidates = await self._candidates(viewer, query, depth, vector, lexical, run)
+        run = Run()
+        plan = self._plan(query)
+        vector, lexical = await self._look_up(viewer, query, plan, run)
+        weights = self._weights(plan, vector)
+        candidates = await self._candidates(viewer, query, plan, weights, vector, lexical, run)
         fusing = time.perf_counter()
-        lexical = _visible(lexical, candidates)
-        fused = self._fuse(query, candidates, lexical)
+        lexical = visible(lexical, candidates)
+        fused = self._fuse(plan, weights, candidates, lexical)
         run.took("fuse", fusing)
-        best = [item.key for item in fused[: self._shown(query)]]
+        best = [item.key for item in fused[: plan.texts]]
         await fetch_missing(self._database, viewer, candidates, best)
-        order, opinions = await self._rerank(query, fused, candidates, run)
+        reranked = Reranked(fused, {})
+        if query.rerank:
+            reranked = await self._reranking.reorder(
+                query.text, plan.language, fused, candidates, run
+            )
         # What was fetched later was checked later: it may have disappeared.
-        order = [item for item in order if item.key in candidates.rows]
-        hits = _hits(order[: query.top_k], candidates, lexical, fused, opinions)
+        order = [item for item in reranked.order if item.key in candidates.rows]
+        hits = hits_of(order[: query.top_k], candidates, lexical, fused, reranked.opinions)
         if query.neighbours and hits:
             hits = await self._surround(viewer, query, hits, run)
         run.took("total", started)
@@ -178,23 +159,43 @@ class Searcher:
             usage=run.usage,
         )
 
+    def _plan(self, query: Query) -> _Plan:
+        spoken = language.detect(query.text)
+        read = self._reranking.read(spoken) if query.rerank else 0
+        return _Plan(
+            language=spoken,
+            depth=max(self._settings.candidates, query.top_k),
+            texts=max(query.top_k, read),
+            fusion=query.fusion or self._settings.fusion,
+        )
+
+    def _weights(self, plan: _Plan, vector: QueryVector | None) -> _Weights:
+        """What each list counts for this query, before their scores are known."""
+        settings = self._settings
+        trust = dense_trust(vector.space, plan.language, plan.fusion) if vector else 1.0
+        return _Weights(
+            dense=settings.dense_weight * trust,
+            lexical=settings.lexical_weight,
+            by_lead=plan.fusion is Fusion.RRF and trust == 1.0,
+        )
+
     async def _look_up(
-        self, viewer: Viewer, query: Query, depth: int, run: _Run
+        self, viewer: Viewer, query: Query, plan: _Plan, run: Run
     ) -> tuple[QueryVector | None, LexicalHits | None]:
         """The query's vector and the lexical candidates, in parallel; None for a failure."""
         if query.mode is Mode.LEXICAL:
-            return None, await self._lexical(viewer, query, depth, run)
+            return None, await self._lexical(viewer, query, plan.depth, run)
         if query.mode is Mode.DENSE:
             return await self._vector(query, run), None
         embedding = asyncio.create_task(self._vector(query, run))
         try:
-            lexical = await self._lexical(viewer, query, depth, run)
+            lexical = await self._lexical(viewer, query, plan.depth, run)
             return await embedding, lexical
         finally:
             # Only a caller that went away, or an error here, finds it running.
             embedding.cancel()
 
-    async def _vector(self, query: Query, run: _Run) -> QueryVector | None:
+    async def _vector(self, query: Query, run: Run) -> QueryVector | None:
         if query.vector is not None:
             check_vectors(query.vector.vector[np.newaxis], query.vector.space)
             return query.vector
@@ -202,7 +203,7 @@ class Searcher:
         try:
             found = await self._embedder.embed_query(
                 query.text,
-                seconds=_share(self._settings.embed_seconds, 0.5),
+                seconds=share_of_deadline(self._settings.embed_seconds, 0.5),
                 bypass_cache=query.bypass_cache,
             )
         except BudgetExhausted:
@@ -212,12 +213,11 @@ class Searcher:
             return None
         finally:
             run.took("embed", started)
-        if found.usage is not None:
-            run.usage.append(found.usage)
+        run.spent(found.usage)
         return found
 
     async def _lexical(
-        self, viewer: Viewer, query: Query, depth: int, run: _Run
+        self, viewer: Viewer, query: Query, depth: int, run: Run
     ) -> LexicalHits | None:
         started = time.perf_counter()
         restrict = query.restrict
@@ -244,19 +244,21 @@ class Searcher:
         self,
         viewer: Viewer,
         query: Query,
-        depth: int,
+        plan: _Plan,
+        weights: _Weights,
         vector: QueryVector | None,
         lexical: LexicalHits | None,
-        run: _Run,
+        run: Run,
     ) -> Candidates:
         if vector is None and lexical is None:
             raise _unavailable()
         wanted = Wanted(
-            depth=depth,
-            texts=self._shown(query),
+            depth=plan.depth,
+            # Postgres fuses by rank alone to choose the texts it sends.
+            texts=plan.texts + plan.texts // 2,
             restrict=query.restrict,
-            dense_weight=self._settings.dense_weight,
-            lexical_weight=self._settings.lexical_weight,
+            dense_weight=weights.dense,
+            lexical_weight=weights.lexical,
         )
         started = time.perf_counter()
         try:
@@ -279,51 +281,19 @@ class Searcher:
             run.degraded.append("dense")
         return found
 
-    def _shown(self, query: Query) -> int:
-        """How many fused hits are read: to be shown or to be reranked."""
-        return max(query.top_k, self._settings.rerank_candidates if query.rerank else 0)
-
     def _fuse(
-        self, query: Query, candidates: Candidates, lexical: LexicalHits | None
+        self, plan: _Plan, weights: _Weights, candidates: Candidates, lexical: LexicalHits | None
     ) -> list[Fused]:
-        settings = self._settings
         dense = RankedList(candidates.dense_keys, candidates.similarities)
         words = RankedList(lexical.keys, lexical.scores) if lexical else RankedList([], [])
         if dense.keys and words.keys:
-            dense = replace(dense, weight=settings.dense_weight)
-            words = replace(words, weight=settings.lexical_weight)
-        return fuse([dense, words], query.fusion or settings.fusion)
-
-    async def _rerank(
-        self, query: Query, fused: list[Fused], candidates: Candidates, run: _Run
-    ) -> tuple[list[Fused], dict[int, float]]:
-        limit = self._settings.rerank_candidates
-        if not query.rerank or not limit or not fused:
-            return fused, {}
-        started = time.perf_counter()
-        passages = [
-            (item.key, candidates.rows[item.key]["body"])
-            for item in fused[:limit]
-            if item.key in candidates.rows
-        ]
-        seconds = _share(self._settings.rerank_seconds, self._settings.rerank_share)
-        try:
-            opinion = await self._reranker.score(query.text, passages, seconds=seconds)
-        except SURVIVABLE as error:
-            run.without("rerank", error)
-            return fused, {}
-        finally:
-            run.took("rerank", started)
-        if opinion.usage is not None:
-            run.usage.append(opinion.usage)
-        if not opinion.complete:
-            run.degraded.append("rerank")
-        return mix(fused, opinion.probabilities, self._settings.rerank_weight), dict(
-            opinion.probabilities
-        )
+            lead = certainty if weights.by_lead else lambda _: 1.0
+            dense = replace(dense, weight=weights.dense * lead(dense.scores))
+            words = replace(words, weight=weights.lexical * lead(words.scores))
+        return fuse_to_depth([dense, words], plan.fusion, self._settings.candidates)
 
     async def _surround(
-        self, viewer: Viewer, query: Query, hits: Sequence[Hit], run: _Run
+        self, viewer: Viewer, query: Query, hits: Sequence[Hit], run: Run
     ) -> list[Hit]:
         started = time.perf_counter()
         texts = await neighbours.contexts(
@@ -344,43 +314,3 @@ def _unavailable() -> Unavailable:
     return Unavailable(
         "SEARCH_UNAVAILABLE", "Neither index answers now; try again.", retry_after=1.0
     )
-
-
-def _share(longest: float, share: float) -> float:
-    """Seconds a stage may take: its setting, within its share of what is left."""
-    left = deadline.remaining()
-    return longest if left is None else min(longest, left * share)
-
-
-def _visible(lexical: LexicalHits | None, candidates: Candidates) -> LexicalHits | None:
-    """The lexical list without what Postgres did not let pass."""
-    if lexical is None or len(lexical.keys) == len(candidates.lexical_keys):
-        return lexical
-    scores = dict(zip(lexical.keys, lexical.scores, strict=True))
-    keys = list(candidates.lexical_keys)
-    return LexicalHits(keys, [scores[key] for key in keys])
-
-
-def _hits(
-    order: Sequence[Fused],
-    candidates: Candidates,
-    lexical: LexicalHits | None,
-    fused: Sequence[Fused],
-    opinions: dict[int, float],
-) -> list[Hit]:
-    dense_ranks = {key: rank for rank, key in enumerate(candidates.dense_keys)}
-    lexical_ranks = {key: rank for rank, key in enumerate(lexical.keys)} if lexical else {}
-    fused_ranks = {item.key: rank for rank, item in enumerate(fused, start=1)}
-    hits = []
-    for item in order:
-        dense, word = dense_ranks.get(item.key), lexical_ranks.get(item.key)
-        signals = Signals(
-            dense_rank=0 if dense is None else dense + 1,
-            dense_similarity=0.0 if dense is None else candidates.similarities[dense],
-            lexical_rank=0 if word is None else word + 1,
-            lexical_score=0.0 if word is None or lexical is None else lexical.scores[word],
-            fused_rank=fused_ranks[item.key],
-            rerank_score=opinions.get(item.key),
-        )
-        hits.append(Hit(candidates.chunk(item.key), item.score, signals))
-    return hits

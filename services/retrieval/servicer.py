@@ -17,6 +17,7 @@ from meshkit.errors import InvalidInput, PermissionDenied
 from services.retrieval import reading
 from services.retrieval.candidates import Viewer
 from services.retrieval.fusion import Fusion
+from services.retrieval.hits import Hit
 from services.retrieval.passages import (
     Chunk,
     ChunkDraft,
@@ -29,7 +30,7 @@ from services.retrieval.passages import (
 )
 from services.retrieval.rebuild import Rebuilds
 from services.retrieval.reconcile import Findings, Reconciler, tell
-from services.retrieval.search import Hit, Query, Searcher
+from services.retrieval.search import Query, Searcher
 from services.retrieval.spaces import dimensions_of
 from services.retrieval.upstream import ModelUsage, QueryVector
 from services.retrieval.versions import Corpus

@@ -45,6 +45,8 @@ class SecondOpinion:
     """By passage key, 0 to 1."""
     complete: bool
     """False when time ended before every passage was read."""
+    languages: Sequence[str] = ()
+    """Languages the model was trained for; empty means any."""
     usage: ModelUsage | None = None
 
 
@@ -105,6 +107,7 @@ class RerankService:
         return SecondOpinion(
             probabilities={int(result.id): result.score for result in response.results},
             complete=response.complete,
+            languages=tuple(response.languages),
             usage=_usage(response.usage),
         )
 

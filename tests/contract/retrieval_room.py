@@ -62,6 +62,7 @@ class Reranker:
     likes: str = ""
     error: MeshError | None = None
     complete: bool = True
+    languages: tuple[str, ...] = ()
     seconds: list[float] = field(default_factory=list)
 
     async def score(
@@ -71,7 +72,7 @@ class Reranker:
         if self.error is not None:
             raise self.error
         liked = {key: 0.95 if self.likes and self.likes in text else 0.05 for key, text in passages}
-        return SecondOpinion(liked, self.complete)
+        return SecondOpinion(liked, self.complete, self.languages)
 
 
 DOWN = Unavailable("SERVICE_UNAVAILABLE", "down")

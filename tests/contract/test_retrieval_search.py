@@ -31,6 +31,7 @@ def room(opened: Room) -> Iterator[Room]:
     yield opened
     opened.embedder.error = opened.reranker.error = None
     opened.reranker.likes, opened.reranker.complete = "", True
+    opened.reranker.languages = ()
 
 
 @pytest.fixture
@@ -110,6 +111,24 @@ async def test_the_second_opinion_moves_hits_and_is_shown(room: Room, project: s
     assert [hit.score for hit in found.hits] == sorted(
         (hit.score for hit in found.hits), reverse=True
     )
+
+
+async def test_a_language_the_cross_encoder_does_not_know_is_not_sent_to_it_twice(
+    room: Room, project: str
+) -> None:
+    german = "Wie lange dauert die Probezeit nach der Richtlinie policy?"
+    plain = await room.search(project, german)
+    room.reranker.languages = ("en",)
+    room.reranker.likes = plain.hits[4].chunk.text
+    for _ in range(2):
+        room.reranker.seconds.clear()
+        found = await room.search(project, Query(german))
+        assert [hit.chunk for hit in found.hits] == [hit.chunk for hit in plain.hits]
+        assert not found.degraded
+        assert all(hit.signals.rerank_score is None for hit in found.hits)
+    assert room.reranker.seconds == []
+    await room.search(project, Query("What does the policy say about the probation period?"))
+    assert len(room.reranker.seconds) == 1
 
 
 async def test_a_second_opinion_cut_short_is_named(room: Room, project: str) -> None:

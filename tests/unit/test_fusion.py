@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.fusion import RRF_K, Fused, Fusion, RankedList, fuse
+from services.retrieval.fusion import RRF_K, Fused, Fusion, RankedList, fuse, fuse_to_depth
 from services.retrieval.mixing import mix
 
 methods = st.sampled_from(list(Fusion))
@@ -66,6 +67,20 @@ def test_a_single_list_keeps_its_order_up_to_ties(only: RankedList, method: Fusi
     fused = fuse([only], method)
     for better, worse in pairwise(fused):
         assert better.score == worse.score or place[better.key] < place[worse.key]
+
+
+@given(lists, methods, st.integers(1, 25))
+def test_longer_lists_leave_the_first_hits_as_they_are(
+    given_lists: list[RankedList], method: Fusion, depth: int
+) -> None:
+    short = [replace(one, keys=one.keys[:depth], scores=one.scores[:depth]) for one in given_lists]
+    first = fuse(short, method)
+    whole = fuse_to_depth(given_lists, method, depth)
+    assert whole[: len(first)] == first
+    assert {item.key for item in whole} == {key for one in given_lists for key in one.keys}
+    assert len({item.key for item in whole}) == len(whole)
+    scores = [item.score for item in whole]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_reciprocal_rank_fusion_is_the_published_formula() -> None:

@@ -48,6 +48,8 @@ class ModelSpec:
     """Length of its vectors; 0 for a model that returns a score."""
     pooling: Literal["cls", "mean", "none"] = "none"
     """How token vectors become one: the first token's, the mean, or not at all."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes of the languages it was trained for; empty means any."""
     query_prefix: str = ""
     """What the model expects before a question (not before a document)."""
 
@@ -75,6 +77,7 @@ def parse(text: str) -> dict[str, ModelSpec]:
 
 def _spec(entry: Mapping[str, Any]) -> ModelSpec:
     described = {key: value for key, value in entry.items() if key != "file"}
+    described["languages"] = tuple(described.get("languages", ()))
     weight_files = tuple(WeightFile(**file) for file in entry["file"])
     for file in weight_files:
         if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef"):

@@ -1,0 +1,74 @@
+"""How far each list can be trusted for the query at hand, before they are fused. Pure.
+
+Two things tell. The first is the language, for the vectors: a model that does not
+know a query's language still returns a full list, and by rank its first hit looks
+as good as any. Questions of XQuAD over an English space, nDCG@10: German words
+.934, vectors .781, both by plain reciprocal rank .895; Chinese .961, .454, .763.
+So a list that is not trusted counts little:
+
+- by rank (RRF), less than 1 / (k + 2): it can then turn over no two neighbours
+  at the top of the trusted list, and still adds what words did not find;
+- by score (min-max), three tenths: what little such a model knows helps there
+  (German .934 -> .945), because a small lead moves nothing far.
+
+The second is the scores, for both lists: ranks forget by how much the first hit
+leads. A list whose first hit stands out is sure of it, one whose scores slope
+gently is not. Min-max sees that by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from meshkit import weights
+from meshkit.language import Language
+from services.retrieval.fusion import Fusion
+
+UNTRUSTED = {Fusion.RRF: 0.01, Fusion.MIN_MAX: 0.3}
+"""Weight of a list that is not trusted, of one that is: 1."""
+LEAD_COUNTS = 4.0
+"""A list whose first hit leads by the whole spread of its scores weighs 1 + this."""
+SURE = 0.3
+"""Probability from which a language is believed. Of XQuAD's questions 99.8 % of the German,
+all Chinese and 0.3 % of the English ones are then said to be in another than English."""
+
+
+def covers(languages: Collection[str], language: Language) -> bool:
+    """Whether a model may be used on a text.
+
+    Args:
+        languages: Codes of those it was trained for; empty means any.
+        language: Of the text. One that is not sure counts as covered: a name or a
+            number is in every language.
+    """
+    return not languages or language.code in languages or language.probability < SURE
+
+
+def dense_trust(space: str, language: Language, method: Fusion) -> float:
+    """What the dense list's weight is multiplied by, 0 to 1."""
+    return 1.0 if covers(space_languages(space), language) else UNTRUSTED[method]
+
+
+def certainty(scores: Sequence[float]) -> float:
+    """Weight of a list by rank, from 1 to 1 + `LEAD_COUNTS`, for how far its first hit leads.
+
+    Args:
+        scores: Descending. One alone was the only one to match anything: it leads.
+    """
+    if len(scores) < 2:
+        return 1.0 + LEAD_COUNTS * len(scores)
+    spread = scores[0] - scores[-1]
+    return 1.0 + (LEAD_COUNTS * (scores[0] - scores[1]) / spread if spread > 0 else 0.0)
+
+
+def space_languages(space: str) -> Collection[str]:
+    """Languages that the model of `provider/model@dimensions` was trained for; empty means any.
+
+    Providers' models are multilingual unless their name says otherwise.
+    """
+    provider, _, rest = space.partition("/")
+    model = rest.rpartition("@")[0]
+    known = weights.manifest().get(model) if provider == "local" else None
+    if known is not None:
+        return known.languages
+    return ("en",) if "english" in model.split("-") else ()
