@@ -14,15 +14,19 @@ from typing import Any
 
 import httpx
 
-from loadtest.bench import corpus
+from loadtest.bench import corpus, ingestion
 from loadtest.bench.kernels import SPACE, Kernels, open_kernels
-from loadtest.bench.running import RawClient, RunningMesh, await_ready, running_mesh, upload
+from loadtest.bench.running import (
+    RawClient,
+    RunningMesh,
+    await_ready,
+    read_chunks,
+    running_mesh,
+    upload,
+)
 from loadtest.bench.statistics import Summary, percentile, summary
 from meshkit.supervisor.postgres import Cluster
 
-ROOT = Path(__file__).resolve().parents[2]
-FILINGS = ROOT.parent / "shared" / "data" / "pdfqa-kgrag" / "pdfs"
-SAMPLES = ROOT / "tests" / "samples"
 TRACING = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 ANSWER_EVERY = 8
 IDLE_SECONDS = 15.0
@@ -132,20 +136,6 @@ async def measure_ingest(
     return through, bare
 
 
-def read_chunks(client: httpx.Client, document: str) -> list[str]:
-    """Texts of a document's chunks."""
-    texts: list[str] = []
-    token = ""
-    while True:
-        params = {"page_size": 200, "page_token": token}
-        page = client.get(f"/v1/documents/{document}/chunks", params=params).raise_for_status()
-        found = page.json()
-        texts += [chunk["text"] for chunk in found["chunks"]]
-        token = found.get("next_page_token") or ""
-        if not token:
-            return texts
-
-
 def measure_idle(mesh: RunningMesh) -> dict[str, float]:
     """Share of one core and megabytes (proportional set size) of the whole mesh at rest."""
     processes = mesh.processes()
@@ -161,15 +151,6 @@ def measure_idle(mesh: RunningMesh) -> dict[str, float]:
     return {"cpu_share": round(share, 4), "mb": round(memory / 1e6, 1)}
 
 
-def fill(mesh: RunningMesh, limit: int) -> None:
-    """Ingests the filings where they are present, the samples otherwise."""
-    directory = FILINGS if FILINGS.is_dir() else SAMPLES
-    with mesh.client() as client:
-        found = [upload(client, p.name, p.read_bytes()) for p in corpus.files(directory, limit)]
-        for document in found:
-            await_ready(client, document)
-
-
 def row(name: str, found: Summary) -> str:
     """A line of the table."""
     return f"{name:34s} {found}  n={found.count}"
@@ -183,10 +164,11 @@ async def bench(options: argparse.Namespace) -> dict[str, Any]:
         data = home / "data"
         with running_mesh(data, TRACING) as mesh:
             idle = measure_idle(mesh)
-            fill(mesh, options.filings)
+            filled = corpus.fill(mesh, options.filings)
             cluster = Cluster.attach(data / "postgres")
             async with open_kernels(cluster.admin_dsn) as kernels:
                 real = await corpus.stored_chunks(cluster.admin_dsn, kernels.table)
+                bare_seconds = await kernels.embed_all(real.texts)
                 print(f"{len(real.texts)} real chunks, growing to {options.chunks}", flush=True)
                 await corpus.grow(mesh, SPACE, real, options.chunks)
                 everything = await corpus.stored_chunks(cluster.admin_dsn, kernels.table)
@@ -195,7 +177,13 @@ async def bench(options: argparse.Namespace) -> dict[str, Any]:
                 one = throughput(mesh, real.texts, 1, seed=100)
                 many = throughput(mesh, real.texts, 16, seed=200)
                 through, bare = await measure_ingest(mesh, kernels, real.texts, options.repeats)
-    return report(options, latency, one, many, through, bare, idle)
+                figures = await ingestion.measure(mesh, kernels, real.texts)
+    result = report(options, latency, one, many, through, bare, idle)
+    result["ingest"] |= ingestion.report(figures)
+    # The real documents, read and cut as well, beside their chunks through the bare embedder.
+    result["ingest"]["ratio_filings"] = round(bare_seconds / filled, 3)
+    print(f"{'ratio of the filings':28s} {result['ingest']['ratio_filings']:>10}  >= 0.8")
+    return result
 
 
 def report(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,15 @@ import asyncpg
 import numpy as np
 
 from citemesh.retrieval import v1 as retrieval_v1
-from loadtest.bench.running import RunningMesh
+from loadtest.bench.running import RunningMesh, await_ready, upload
 from meshkit.channel import MeshChannel
 from meshkit.context import acting_as
 from meshkit.identity import Signer
 from meshkit.ids import new_id, new_request_id
 
+ROOT = Path(__file__).resolve().parents[2]
+FILINGS = ROOT.parent / "shared" / "data" / "pdfqa-kgrag" / "pdfs"
+SAMPLES = ROOT / "tests" / "samples"
 BATCH = 200
 NOISE = 0.4
 """Length of the noise added to a unit vector: two chunks around one vector then have a cosine
@@ -132,6 +136,17 @@ def _project(mesh: RunningMesh) -> str:
     body = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     return str(claims["project"])
+
+
+def fill(mesh: RunningMesh, limit: int) -> float:
+    """Ingests the filings where they are present, the samples otherwise; seconds it took."""
+    directory = FILINGS if FILINGS.is_dir() else SAMPLES
+    started = time.perf_counter()
+    with mesh.client() as client:
+        found = [upload(client, p.name, p.read_bytes()) for p in files(directory, limit)]
+        for document in found:
+            await_ready(client, document)
+    return time.perf_counter() - started
 
 
 def files(directory: Path, limit: int) -> list[Path]:

@@ -140,6 +140,20 @@ def upload(client: httpx.Client, name: str, content: bytes) -> str:
     return str(response.raise_for_status().json()["id"])
 
 
+def read_chunks(client: httpx.Client, document: str) -> list[str]:
+    """Texts of a document's chunks."""
+    texts: list[str] = []
+    token = ""
+    while True:
+        params: dict[str, str | int] = {"page_size": 200, "page_token": token}
+        page = client.get(f"/v1/documents/{document}/chunks", params=params).raise_for_status()
+        found = page.json()
+        texts += [chunk["text"] for chunk in found["chunks"]]
+        token = found.get("next_page_token") or ""
+        if not token:
+            return texts
+
+
 def await_ready(client: httpx.Client, document: str) -> dict[str, Any]:
     """Follows the document's events to the end and returns its last state.
 

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +17,6 @@ from meshkit.supervisor.layout import DataDirectory
 from meshkit.supervisor.state import ChildState, read
 
 VICTIMS = ("ingestion", "embedding_bulk", "retrieval", "postgres")
-FROZEN_SECONDS = (8.0, 14.0)
-"""Past the lease (6 s), and sometimes past what Postgres lets a transaction idle (10 s)."""
-PAUSE_SECONDS = (0.5, 5.0)
 RECOVERY_SECONDS = 10.0
 BACK_SECONDS = 60.0
 
@@ -43,37 +39,47 @@ class Fault:
     """When the victim was ready again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """What is done in a round, one fault after the other. Pairs are the least and the most."""
+
+    faults: tuple[tuple[str, Kind], ...] = tuple((v, k) for v in VICTIMS for k in Kind)
+    """In an order by lot: every victim once killed and once frozen."""
+    pause_seconds: tuple[float, float] = (0.5, 5.0)
+    frozen_seconds: tuple[float, float] = (8.0, 14.0)
+    """Past the lease (6 s), and sometimes past what Postgres lets a transaction idle (10 s)."""
+    recovery_seconds: float = RECOVERY_SECONDS
+    """Without a fault after a kill of ingestion, so that its recovery can be measured."""
+
+
 class Saboteur:
     """Kills and freezes processes of an embedded mesh.
 
     Args:
         data: Where the supervisor says what runs.
+        sabotage: What to do.
         chance: Decides order, times and lengths.
     """
 
-    def __init__(self, data: DataDirectory, chance: random.Random) -> None:
+    def __init__(self, data: DataDirectory, sabotage: Sabotage, chance: random.Random) -> None:
         self._data = data
+        self._sabotage = sabotage
         self._chance = chance
         self.faults: list[Fault] = []
 
     async def round(self) -> None:
-        """Every victim once killed and once frozen, one after the other, pauses between."""
-        for victim, kind in self._drawn():
-            await asyncio.sleep(self._chance.uniform(*PAUSE_SECONDS))
+        """Does it all."""
+        sabotage = self._sabotage
+        for victim, kind in self._chance.sample(sabotage.faults, len(sabotage.faults)):
+            await asyncio.sleep(self._chance.uniform(*sabotage.pause_seconds))
             began = time.time()
             if kind is Kind.KILL:
                 await self._kill(victim)
                 if victim == "ingestion":
-                    # So that no other fault falls into the recovery that is measured.
-                    await asyncio.sleep(RECOVERY_SECONDS)
+                    await asyncio.sleep(sabotage.recovery_seconds)
             else:
-                await self._freeze(victim, self._chance.uniform(*FROZEN_SECONDS))
+                await self._freeze(victim, self._chance.uniform(*sabotage.frozen_seconds))
             self.faults.append(Fault(victim, kind, began, time.time()))
-
-    def _drawn(self) -> Iterator[tuple[str, Kind]]:
-        every = [(victim, kind) for victim in VICTIMS for kind in Kind]
-        self._chance.shuffle(every)
-        return iter(every)
 
     def restarts(self) -> dict[str, int]:
         """How often each process has been started again."""

@@ -13,9 +13,11 @@ from typing import Any
 import asyncpg
 import httpx
 
+import citemesh
+from citemesh.retrieval import v1 as retrieval_v1
 from loadtest.chaos_ingest import audit
 from loadtest.chaos_ingest.client import Client
-from loadtest.chaos_ingest.faults import Kind, Saboteur
+from loadtest.chaos_ingest.faults import Kind, Sabotage, Saboteur
 from loadtest.chaos_ingest.files import plans
 from loadtest.chaos_ingest.lives import SETTLED, Owner, Record, Seen, keep_looking
 from meshkit.ids import new_id
@@ -112,13 +114,26 @@ class Mesh:
             key = await http.post("/v1/keys", json=body)
             return project, str(key.raise_for_status().json()["key"])
 
+    async def index_differences(self, project: str) -> list[str]:
+        """Where the lexical index and Postgres do not agree, as the mesh's reconciler sees it."""
+        request = retrieval_v1.ReconcileLexicalIndexRequest(project_id=project, dry_run=True)
+        async with citemesh.connect(self.url, self.admin_key) as connected:
+            found = await connected.retrieval.ReconcileLexicalIndex(request, timeout=60)
+        return [
+            f"{each.document_id} v{each.version}: {each.expected_count} chunks in Postgres,"
+            f" {each.indexed_count} in the lexical index"
+            for each in found.differences
+        ] + [f"{each.document_id}: chunks are missing in Postgres" for each in found.incomplete]
+
     async def postgres(self) -> asyncpg.Connection[Any]:
         """A connection that sees everything."""
         dsn = Cluster.attach(Path(self.data.postgres)).admin_dsn
         return await asyncpg.connect(dsn, timeout=30)
 
 
-async def run_round(mesh: Mesh, documents: int, seed: int) -> Verdict:
+async def run_round(
+    mesh: Mesh, documents: int, seed: int, sabotage: Sabotage | None = None
+) -> Verdict:
     """Uploads documents while the mesh is sabotaged, and says what became of them."""
     began = time.monotonic()
     project, key = await mesh.project()
@@ -126,7 +141,7 @@ async def run_round(mesh: Mesh, documents: int, seed: int) -> Verdict:
     await audit.watch(connection)
     await connection.close()
     client, chance = Client(mesh.url, key), random.Random(seed)
-    saboteur = Saboteur(mesh.data, random.Random(seed + 1))
+    saboteur = Saboteur(mesh.data, sabotage or Sabotage(), random.Random(seed + 1))
     before = saboteur.restarts()
     records = [Record(plan) for plan in plans(documents, seed)]
     owner, seen = Owner(client, chance), Seen()
@@ -175,7 +190,9 @@ async def _verdict(
     strangers = set(documents) - known
     verdict.duplicated += len(strangers) + found.ready_twice + found.same_content
     verdict.duplicated += sum(len(record.other_ids) for record in records)
-    verdict.chunk_mismatch = found.unequal + found.left_behind
+    differences = await mesh.index_differences(project)
+    verdict.problems += differences
+    verdict.chunk_mismatch = found.unequal + found.left_behind + len(differences)
     verdict.fenced_writes, verdict.leases_left = found.fenced_writes, found.leases_left
     verdict.unfinished = found.unfinished
     verdict.problems += found.examples
