@@ -350,6 +350,54 @@ async def test_a_lease_that_ran_out_can_be_claimed_with_a_higher_epoch(
             await write
 
 
+async def test_a_claim_that_comes_too_late_takes_no_epoch(room: Room, database: Database) -> None:
+    """A worker extends its lease while another claims: it keeps the document and its epoch."""
+    document_id = await add(database, room.keys, new_id("prj"))
+    short, queue = queue_of(database, seconds=0.2), queue_of(database)
+    mine = await short.claim()
+    assert mine is not None
+    owner = await asyncpg.connect(room.postgres.owner_dsn)
+    try:
+        async with owner.transaction():
+            # As the worker's own write, that has the row and is not committed yet.
+            await owner.execute(
+                "UPDATE ingestion.document_version SET lease_expires = now() + interval '1 minute'"
+                " WHERE document_id = $1",
+                document_id,
+            )
+            await eventually(lambda: _ran_out(room, document_id))
+            late = asyncio.create_task(queue.claim())
+            await eventually(lambda: _waits_for_a_lock(room))
+        assert await late is None
+        epoch = await owner.fetchval(
+            "SELECT lease_epoch FROM ingestion.document WHERE document_id = $1", document_id
+        )
+    finally:
+        await owner.close()
+    assert epoch == mine.lease_epoch
+    await queue.keep(mine, 0, 4)
+
+
+async def _ran_out(room: Room, document_id: str) -> bool:
+    connection = await asyncpg.connect(room.postgres.owner_dsn)
+    found = await connection.fetchval(
+        "SELECT lease_expires < now() FROM ingestion.document_version WHERE document_id = $1",
+        document_id,
+    )
+    await connection.close()
+    return bool(found)
+
+
+async def _waits_for_a_lock(room: Room) -> bool:
+    connection = await asyncpg.connect(room.postgres.owner_dsn)
+    found = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE usename = 'citemesh_ingestion' AND wait_event_type = 'Lock'"
+    )
+    await connection.close()
+    return bool(found)
+
+
 async def test_a_poison_document_is_given_up_after_its_starts_without_progress(
     room: Room, database: Database
 ) -> None:
