@@ -23,7 +23,6 @@ class RunningSimulator:
     """A simulator that answers."""
 
     url: str
-    process: subprocess.Popen[bytes]
     http: httpx.Client
 
     @classmethod
@@ -45,10 +44,16 @@ class RunningSimulator:
                         assert process.poll() is None, "the simulator ended"
                         assert time.monotonic() < deadline, "the simulator does not answer"
                         time.sleep(0.05)
-                yield cls(url, process, http)
+                yield cls(url, http)
         finally:
             process.terminate()
             process.wait(10)
+
+    @classmethod
+    def at(cls, address: str) -> RunningSimulator:
+        """One that was started by somebody else, `host:port`."""
+        url = f"http://{address}"
+        return cls(url, httpx.Client(base_url=f"{url}/_simulator", trust_env=False, timeout=10))
 
     def access(self, provider: str, key: str = "test-key") -> Access:
         """How an adapter reaches a provider here."""

@@ -41,6 +41,8 @@ class Component:
     """Components it dials; the network policies are compared with this."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that make this instance what it is."""
+    calls_providers: bool = False
+    """Whether the process is given the API keys of providers."""
     nice: int = 0
     """Added to the process's nice value: bulk work yields to questions."""
 
@@ -72,6 +74,7 @@ COMPONENTS: tuple[Component, ...] = (
         grpc_service="citemesh.embedding.v1.EmbeddingService",
         schemas=(Schema("embedding", "services.embedding.migrations"),),
         environment={"CITEMESH_EMBEDDING_LANE": "query"},
+        calls_providers=True,
     ),
     Component(
         name="embedding_bulk",
@@ -79,6 +82,7 @@ COMPONENTS: tuple[Component, ...] = (
         service="embedding",
         grpc_service="citemesh.embedding.v1.EmbeddingService",
         environment={"CITEMESH_EMBEDDING_LANE": "bulk"},
+        calls_providers=True,
         nice=10,
     ),
     Component(
@@ -86,6 +90,7 @@ COMPONENTS: tuple[Component, ...] = (
         module="services.rerank",
         service="rerank",
         grpc_service="citemesh.rerank.v1.RerankService",
+        calls_providers=True,
     ),
     Component(
         name="retrieval",
@@ -112,6 +117,7 @@ COMPONENTS: tuple[Component, ...] = (
         grpc_service="citemesh.generation.v1.GenerationService",
         schemas=(Schema("generation", "services.generation.migrations"),),
         signs=True,
+        calls_providers=True,
         calls=("guardrail", "embedding", "retrieval", "rerank"),
     ),
     GATEWAY,

@@ -88,7 +88,9 @@ class RunningMesh:
         return [supervisor, *supervisor.children(recursive=True)]
 
 
-def start_mesh(directory: Path, port: int | None = None) -> RunningMesh:
+def start_mesh(
+    directory: Path, port: int | None = None, *options: str, **settings: str
+) -> RunningMesh:
     """Starts `citemesh up` and returns when it says that everything is ready."""
     port = port or ports.pick()
     output = directory / "up.out"
@@ -100,10 +102,11 @@ def start_mesh(directory: Path, port: int | None = None) -> RunningMesh:
             environment[kept] = os.environ[kept]
     # Every request leaves a trace that a test can look at.
     environment["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
+    environment |= settings
     command = [sys.executable, "-m", "meshkit.cli", "up"]
     with output.open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--data", str(directory / "data")],
+            [*command, "--port", str(port), "--data", str(directory / "data"), *options],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -11,11 +11,18 @@ from meshkit.cli.options import AsJson, Data, Url
 
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway.")]
 Host = Annotated[str, typer.Option("--host", help="Address the gateway listens on.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="Providers are simulated: no key, no cost.")
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Return when ready; go on in background.")]
 
 
 def up(
-    port: Port = 8080, data: Data = None, detach: Detach = False, host: Host = "127.0.0.1"
+    port: Port = 8080,
+    data: Data = None,
+    detach: Detach = False,
+    host: Host = "127.0.0.1",
+    simulate: Simulate = False,
 ) -> None:
     """Start everything on this machine: Postgres, the services, the gateway. Ctrl-C stops it."""
     import asyncio
@@ -32,15 +39,20 @@ def up(
         raise CommandFailed(str(DirectoryHeld(directory.root, found)), "DATA_DIRECTORY_HELD")
     try:
         if detach:
-            pid = run_detached(
-                directory,
-                ["--port", str(port), "--host", host, "--data", str(directory.root)],
-            )
+            arguments = ["--port", str(port), "--host", host, "--data", str(directory.root)]
+            pid = run_detached(directory, arguments + ["--simulate"] * simulate)
             print(f"The mesh is ready at http://{host}:{port} (process {pid}).")
             print(f"`citemesh down --data {directory.root}` stops it.")
             return
         reporting = ready_fd()
-        options = Options(directory, port, host, quiet=reporting is not None, ready_fd=reporting)
+        options = Options(
+            directory,
+            port,
+            host,
+            quiet=reporting is not None,
+            simulate=simulate,
+            ready_fd=reporting,
+        )
 
         async def run() -> None:
             await Supervisor(options).run()

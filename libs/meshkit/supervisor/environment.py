@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from meshkit.components import COMPONENTS, GATEWAY, Component
 from meshkit.supervisor import ports
 from meshkit.supervisor.layout import DataDirectory
+from meshkit.supervisor.simulator import Simulator
 
 NOT_FOR_CHILDREN = re.compile(
     r"CITEMESH_(API_KEY|URL|LAUNCH_\w+|SUPERVISOR_\w+|READY_FD|ROLE_PASSWORDS"
     r"|ADMIN_DATABASE_URL|\w*DATABASE_URL)$"
 )
+PROVIDER_KEYS = ("GEMINI_API_KEY", "COHERE_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY")
+"""For the processes that call providers and no other."""
 DRAIN_SECONDS = 10.0
 """How long a call in flight may take to end when an embedded mesh stops."""
 
@@ -48,8 +51,17 @@ def pick_addresses(host: str, gateway_port: int) -> dict[str, str]:
 
 
 def inherited() -> dict[str, str]:
-    """The supervisor's own environment without what is not for children."""
-    return {name: value for name, value in os.environ.items() if not NOT_FOR_CHILDREN.match(name)}
+    """The supervisor's own environment without what is not for every child."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not NOT_FOR_CHILDREN.match(name) and name not in PROVIDER_KEYS
+    }
+
+
+def provider_keys() -> dict[str, str]:
+    """The keys of providers in the supervisor's own environment."""
+    return {name: os.environ[name] for name in PROVIDER_KEYS if name in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +70,23 @@ class Environments:
 
     Args:
         database_urls: by service, such as `retrieval`.
+        simulator: the simulator that stands for every provider; None leaves the real ones.
     """
 
     data: DataDirectory
     addresses: Mapping[str, str]
     database_urls: Mapping[str, str]
+    simulator: Simulator | None = None
 
     def of(self, component: Component) -> dict[str, str]:
         """The whole environment of one component's process."""
         service = component.service.upper()
         given = inherited()
+        if component.calls_providers:
+            given |= provider_keys()
+            if self.simulator is not None:
+                # A real key never goes to the simulator.
+                given |= self.simulator.access()
         environment = self._defaults(component) | given | dict(component.environment)
         environment[f"CITEMESH_{service}_LISTEN"] = self.addresses[component.name]
         environment["CITEMESH_IDENTITY_KEYS"] = str(self.data.identity / "keyring.json")
@@ -87,7 +106,9 @@ class Environments:
 
     def _defaults(self, component: Component) -> dict[str, str]:
         """Settings of an embedded mesh that the user's environment may override."""
+        simulated = self.simulator.defaults() if self.simulator else {}
         return {
+            **simulated,
             "CITEMESH_BLOB_URL": self.data.blobs.as_uri(),
             "CITEMESH_RETRIEVAL_LEXICAL_DIR": str(self.data.lexical),
             "CITEMESH_TRACE_FILE": str(self.data.traces / f"{component.name}.jsonl"),

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from meshkit.supervisor.layout import DataDirectory, DirectoryLock, Holder
 from meshkit.supervisor.order import stopping_levels
 from meshkit.supervisor.postgres import DATABASE, Cluster, check_vector, create_database
 from meshkit.supervisor.postgres.cluster import STOP_SIGNAL
+from meshkit.supervisor.simulator import MODULE, Simulator
 from meshkit.supervisor.state import MeshState
 
 START_TIMEOUT_S = 180.0
@@ -52,6 +53,8 @@ class Options:
     host: str = ports.LOOPBACK
     quiet: bool = False
     """Print the supervisor's own lines only."""
+    simulate: bool = False
+    """Start the simulator and point the mesh at it instead of at the providers."""
     ready_fd: int | None = None
     """Told by one line when the mesh is ready (`--detach`)."""
 
@@ -90,7 +93,9 @@ class Supervisor:
         self._data = options.data
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         names = [component.name for component in COMPONENTS]
-        self._console = Console(["postgres", "prepare", "weights", *names], quiet=options.quiet)
+        self._console = Console(
+            ["postgres", "prepare", "weights", "simulator", *names], quiet=options.quiet
+        )
         self._state = MeshState(os.getpid(), options.url, self._since, installed_version())
         self._children: dict[str, Child] = {}
         self._logs: list[LogFile] = []
@@ -134,7 +139,8 @@ class Supervisor:
         access = database_ready.result()
         urls = access.urls()
         addresses = environment.pick_addresses(self._options.host, self._options.port)
-        environments = environment.Environments(self._data, addresses, urls)
+        simulator = self._simulator(addresses) if self._options.simulate else None
+        environments = environment.Environments(self._data, addresses, urls, simulator)
         for component in COMPONENTS:
             self._add(self._spec(component, environments)).start()
         try:
@@ -184,6 +190,21 @@ class Supervisor:
         await check_vector(cluster.maintenance_dsn)
         await create_database(cluster.maintenance_dsn, DATABASE)
         return database.Access(cluster.admin_dsn, cluster.passwords)
+
+    def _simulator(self, addresses: Mapping[str, str]) -> Simulator:
+        """Starts it; whoever calls a provider before it answers tries again."""
+        taken = {int(address.rpartition(":")[2]) for address in addresses.values()}
+        port = ports.pick(taken)
+        simulator = Simulator(f"{ports.LOOPBACK}:{port}")
+        spec = ChildSpec(
+            name="simulator",
+            command=environment.launcher(MODULE, *simulator.arguments),
+            environment=environment.inherited(),
+            watch=health.http_service(ports.LOOPBACK, port),
+            address=simulator.address,
+        )
+        self._add(spec).start()
+        return simulator
 
     async def _default_project(self, gateway_url: str) -> None:
         """On first start: a project and a key with all scopes, for the command line."""
@@ -319,5 +340,6 @@ class Supervisor:
         for level in stopping_levels(COMPONENTS):
             present = [self._children[name] for name in level if name in self._children]
             await asyncio.gather(*(child.stop() for child in present))
-        if "postgres" in self._children:
-            await self._children["postgres"].stop()
+        for name in ("simulator", "postgres"):
+            if name in self._children:
+                await self._children[name].stop()

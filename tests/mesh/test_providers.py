@@ -1,0 +1,186 @@
+"""The mesh over the APIs of providers, simulated: `citemesh up --simulate`, as a user runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mesh.conftest import RunningMesh, start_mesh, stop_process, wait_until
+from tests.mesh.documents import ingest
+from tests.mesh.test_question import SAMPLES, server_sent_events
+from tests.simulated import RunningSimulator
+
+QUESTION = "How many days of paid vacation does every employee have in a calendar year?"
+SPACES = "gemini/gemini-embedding-001@768,local/bge-small-en-v1.5@384"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A mesh and the providers it calls."""
+
+    mesh: RunningMesh
+    providers: RunningSimulator
+    document: str
+
+    def ask(self, **more: Any) -> dict[str, Any]:
+        body = {"question": QUESTION, "bypass_cache": True, **more}
+        reply = self.mesh.http.post("/v1/answers", json=body)
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    def stream(self) -> list[tuple[str, dict[str, Any]]]:
+        body = {"question": QUESTION, "bypass_cache": True, "stream": True}
+        with self.mesh.http.stream("POST", "/v1/answers", json=body) as reply:
+            return list(server_sent_events(reply.iter_lines()))
+
+    def search(self) -> dict[str, Any]:
+        body = {"query": QUESTION, "bypass_cache": True, "rerank": True}
+        reply = self.mesh.http.post("/v1/search", json=body)
+        assert reply.status_code == 200, reply.text
+        found: dict[str, Any] = reply.json()
+        return found
+
+    def spent(self) -> dict[tuple[str, str], int]:
+        """Micro-dollars by stage and provider."""
+        rows = self.mesh.http.get("/v1/usage").json()["days"]
+        found: dict[tuple[str, str], int] = {}
+        for row in rows:
+            key = (row["stage"], row["provider"])
+            found[key] = found.get(key, 0) + round(row["cost_usd"] * 1_000_000)
+        return found
+
+
+@pytest.fixture(scope="module")
+def running(scratch: Path) -> Iterator[Simulated]:
+    directory = scratch / "simulated"
+    directory.mkdir()
+    directory.chmod(0o711)
+    mesh = start_mesh(
+        directory,
+        None,
+        "--simulate",
+        CITEMESH_EMBEDDING_SPACES=SPACES,
+    )
+    try:
+        providers = RunningSimulator.at(mesh.child("simulator").address)
+        providers.reset()
+        document = ingest(mesh.http, SAMPLES / "employee-handbook.pdf")
+        yield Simulated(mesh, providers, document["id"])
+        providers.http.close()
+    finally:
+        mesh.http.close()
+        stop_process(mesh.process)
+
+
+@pytest.fixture
+def simulated(running: Simulated) -> Simulated:
+    """The mesh with providers that work."""
+    running.providers.reset()
+    return running
+
+
+def test_an_answer_is_embedded_ranked_and_written_by_the_providers(simulated: Simulated) -> None:
+    answer = simulated.ask()
+    assert "26 days" in answer["answer"]
+    assert (answer["provider"], answer["model"]) == ("gemini", "gemini-3.8-flash")
+    assert answer["degraded"] == []
+    assert answer["confidence"] == "grounded"
+    cited = answer["citations"][0]
+    assert (cited["document_id"], cited["page"], cited["supported"]) == (
+        simulated.document,
+        2,
+        True,
+    )
+    assert "26 days" in cited["quote"]
+    assert answer["cost_usd"] > 0
+    counts = simulated.providers.counts
+    assert counts("gemini", "embed")["answered"] == 1
+    assert counts("cohere", "rerank")["answered"] == 1
+    assert counts("gemini", "generate")["answered"] == 1
+
+
+def test_what_is_spent_is_in_the_ledger_by_provider(simulated: Simulated) -> None:
+    before = simulated.spent()
+    answer = simulated.ask()
+
+    def more(stage: str, provider: str) -> int:
+        key = (stage, provider)
+        return simulated.spent().get(key, 0) - before.get(key, 0)
+
+    wait_until(lambda: more("generate", "gemini") > 0, 5, "the answer is in the ledger")
+    wait_until(lambda: more("embed", "gemini") > 0, 5, "the question's vector is in the ledger")
+    wait_until(lambda: more("rerank", "cohere") > 0, 5, "the scores are in the ledger")
+    total = more("generate", "gemini") + more("embed", "gemini") + more("rerank", "cohere")
+    assert total == round(answer["cost_usd"] * 1_000_000)
+
+
+def test_the_next_language_model_answers_when_the_first_does_not(simulated: Simulated) -> None:
+    simulated.providers.fault("overloaded", provider="gemini", operation="generate")
+    answer = simulated.ask()
+    assert answer["provider"] == "anthropic"
+    assert "26 days" in answer["answer"]
+    assert answer["degraded"] == []
+
+
+def test_when_no_language_model_answers_the_sources_are_quoted(simulated: Simulated) -> None:
+    simulated.providers.fault("key_leaked", operation="generate")
+    answer = simulated.ask()
+    assert answer["provider"] == "local"
+    assert answer["degraded"] == ["generation"]
+    assert "26 days" in answer["answer"]
+
+
+def test_with_every_provider_dead_search_and_answers_go_on(simulated: Simulated) -> None:
+    simulated.providers.fault("server_error")
+    found = simulated.search()
+    # No vector of another space stands in: words alone.
+    assert found["degraded"] == ["dense"]
+    assert found["hits"][0]["document_id"] == simulated.document
+    assert found["hits"][0]["signals"]["rerank_score"] is not None
+    answer = simulated.ask()
+    assert answer["provider"] == "local"
+    assert set(answer["degraded"]) == {"dense", "generation"}
+    assert "26 days" in answer["answer"]
+
+
+@pytest.mark.parametrize("fault", ["wrong_dimension", "empty_vector", "zero_vector"])
+def test_a_vector_that_does_not_fit_is_used_for_nothing(simulated: Simulated, fault: str) -> None:
+    simulated.providers.fault(fault, operation="embed")
+    assert simulated.search()["degraded"] == ["dense"]
+
+
+@pytest.mark.parametrize("fault", ["reset", "truncated", "malformed", "overloaded"])
+def test_a_stream_that_breaks_in_the_middle_ends_honestly(simulated: Simulated, fault: str) -> None:
+    simulated.providers.fault(fault, operation="generate", after=4)
+    events = simulated.stream()
+    text = "".join(data["text"] for name, data in events if name == "delta")
+    name, last = events[-1]
+    assert (name, last["reason"]) == ("error", "PROVIDER_UNAVAILABLE")
+    # Nobody else's words follow, and none come twice.
+    assert "Every employee".startswith(text.strip()) or text.startswith("Every employee")
+    assert simulated.providers.counts("anthropic", "generate") == {}
+
+
+def test_a_caller_that_goes_away_closes_the_providers_stream(simulated: Simulated) -> None:
+    simulated.providers.pace(generate={"tokens_per_second": 4, "spread": 0})
+    body = {"question": QUESTION, "bypass_cache": True, "stream": True}
+    with simulated.mesh.http.stream("POST", "/v1/answers", json=body) as reply:
+        for name, _ in server_sent_events(reply.iter_lines()):
+            if name == "delta":
+                break
+    counts = simulated.providers.counts
+    wait_until(lambda: counts("gemini", "generate").get("abandoned") == 1, 5, "it is closed")
+
+
+def test_no_key_and_no_text_of_a_document_is_in_a_log(simulated: Simulated) -> None:
+    simulated.providers.fault("server_error")
+    simulated.ask()
+    for log in simulated.mesh.data.logs.glob("*.log"):
+        text = log.read_text(errors="replace")
+        assert "calendar year" not in text, log
+        assert "x-goog-api-key" not in text, log
