@@ -18,7 +18,7 @@ from meshkit.components import COMPONENTS
 from tools.dependencies import PROJECT, closure
 from tools.tree import ROOT, files
 
-OURS = {"citemesh", "gateway", "meshkit", "services"}
+OURS = {"citemesh", "gateway", "loadtest", "meshkit", "services"}
 DISTRIBUTIONS = packages_distributions()
 
 FLOORS = {
@@ -27,8 +27,13 @@ FLOORS = {
     "cli": ("libs/meshkit/cli", ("cli", "embedded")),
     "embedded": ("libs/meshkit/supervisor", ("embedded",)),
     "local-models": ("libs/meshkit/weights", ("mesh", "local-models")),
+    "gemini": ("libs/meshkit/providers/gemini.py", ("mesh", "gemini")),
+    "cohere": ("libs/meshkit/providers/cohere.py", ("mesh", "cohere")),
+    "anthropic": ("libs/meshkit/providers/anthropic.py", ("mesh", "anthropic")),
+    "language": ("libs/meshkit/language.py", ("mesh", "language")),
+    "simulator": ("loadtest/simulator", ("simulator",)),
 }
-"""Folders of libs/ and the extras that must be enough for each."""
+"""Folders and modules, and the extras that must be enough for each."""
 
 ROOMS = {
     component.service: (component.module.replace(".", "/"), (component.service,))
