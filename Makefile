@@ -23,7 +23,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest clean
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest live clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads whil
 
 breaker-simulation: $(INSTALLED) $(STUBS) ## both circuit breaker ladders, lived through on a fake clock
 	$(VENV)/bin/python -m loadtest.breaker_simulation
+
+live: $(INSTALLED) $(STUBS) ## a handful of calls to the real APIs of providers whose keys are set
+	$(VENV)/bin/python -m tools.live
 
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -35,7 +35,7 @@ async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping
         if space.provider == PROVIDER:
             identity(space)
         else:
-            opened[str(space)] = _open_api(space, providers)
+            opened[str(space)] = open_api(space, providers)
     local = [space for space in spaces if space.provider == PROVIDER]
     ready = await asyncio.to_thread(
         weights.ensure,
@@ -50,7 +50,12 @@ async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping
     return {str(space): opened[str(space)] for space in spaces}
 
 
-def _open_api(space: SpaceName, providers: Providers) -> Embedder:
+def open_api(space: SpaceName, providers: Providers) -> Embedder:
+    """The embedder of a space of an API; nothing is called yet.
+
+    Raises:
+        Unsupported, NotFound, Precondition, SettingsInvalid: see `open_embedders`.
+    """
     model = providers.catalogue.find(space.provider, Operation.EMBED, space.model)
     access = providers.access(space.provider)
     if space.provider == "gemini":

@@ -9,8 +9,8 @@ from meshkit import weights
 from meshkit.errors import Unsupported
 from meshkit.logging import logger
 from meshkit.providers import settings
-from meshkit.providers.catalogue import Model, Operation
-from meshkit.providers.settings import Access
+from meshkit.providers.catalogue import Operation
+from meshkit.providers.settings import Providers
 from meshkit.weights.threads import ModelThreads
 from services.rerank.local import LocalReranker
 from services.rerank.reranker import Reranker
@@ -37,21 +37,21 @@ async def open_rerankers(
     providers = settings.load()
     opened: list[Reranker] = []
     for name in names:
-        provider, _, model = name.partition("/")
-        if provider == LocalReranker.provider:
+        if name == LocalReranker.provider:
             opened.append(await _open_local(local_model, threads, window_tokens=window_tokens))
         else:
-            listed = providers.catalogue.find(provider, Operation.RERANK, model)
-            opened.append(_open_cohere(listed, providers.access(provider)))
+            opened.append(open_api(name, providers))
     return opened
 
 
-def _open_cohere(model: Model, access: Access) -> Reranker:
-    """The one provider's API that the catalogue has for this."""
+def open_api(name: str, providers: Providers) -> Reranker:
+    """The reranker of an API, `provider` or `provider/model`; Cohere's is the one there is."""
     from meshkit.providers import cohere
     from services.rerank.cohere import CohereReranker
 
-    return CohereReranker(model, cohere.open_client(access))
+    provider, _, model = name.partition("/")
+    listed = providers.catalogue.find(provider, Operation.RERANK, model)
+    return CohereReranker(listed, cohere.open_client(providers.access(provider)))
 
 
 async def _open_local(model: str, threads: ModelThreads, *, window_tokens: int) -> Reranker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,10 @@ from meshkit.cli.ingest import find_files
 from meshkit.cli.options import parse_labels
 from meshkit.cli.output import clean, shorten
 from meshkit.cli.progress import STAGES, completion
-from meshkit.cli.providers import api_findings, local_findings
+from meshkit.cli.providers import api_findings, mesh_findings, without_key
 from meshkit.cli.sse import Event, events
 from meshkit.cli.upload import Upload
+from tests.simulated import RunningSimulator
 
 # -- files and labels ----------------------------------------------------------------------------
 
@@ -181,20 +183,38 @@ def test_what_went_wrong_with_a_document_is_named() -> None:
 
 def test_a_local_model_that_did_not_answer_is_said_not_to_work() -> None:
     hit = {"chunk_id": "c"}
-    good = local_findings({"hits": [hit], "degraded": [], "timings_ms": {"embed": 3.5}})
+    good = mesh_findings({"hits": [hit], "degraded": [], "timings_ms": {"embed": 3.5}}, "local")
     assert [finding.works for finding in good] == [True, True]
-    bad = local_findings({"hits": [hit], "degraded": ["dense", "rerank"], "timings_ms": {}})
-    assert [finding.works for finding in bad] == [False, False]
+    missing = {"hits": [hit], "degraded": ["dense", "rerank"], "timings_ms": {}}
+    assert [finding.works for finding in mesh_findings(missing, "local")] == [False, False]
 
 
-def test_no_api_provider_is_said_to_work_before_its_adapter_exists(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("GEMINI_API_KEY", "g-secret")
-    findings = api_findings()
-    assert not any(finding.works for finding in findings)
-    assert "GEMINI_API_KEY is set here" in findings[0].remark
-    assert "g-secret" not in repr(findings)
+def test_a_provider_without_a_key_is_named_with_its_variable() -> None:
+    [left] = without_key({"COHERE_API_KEY": "x", "ANTHROPIC_API_KEY": "y"}, {"cohere"})
+    assert (left.provider, left.works) == ("gemini", False)
+    assert "GEMINI_API_KEY is not set" in left.remark
+
+
+def test_each_service_tries_its_own_adapters(simulator: RunningSimulator) -> None:
+    simulator.fault("key_leaked", provider="gemini", operation="generate")
+    simulator.fault("rate_limited", provider="cohere", operation="rerank", retry_after=9)
+    environment = {**os.environ, **simulator.environment()}
+    environment["CITEMESH_EMBEDDING_SPACES"] = "gemini/gemini-embedding-001@768"
+    findings = api_findings(environment)
+    assert [(f.provider, f.use, f.works) for f in findings] == [
+        ("gemini", "embedding", True),
+        ("cohere", "embedding", True),
+        ("cohere", "rerank", False),
+        ("gemini", "generation", False),
+        ("anthropic", "generation", True),
+        ("cohere", "generation", True),
+    ]
+    # The length that is set, and the model's own where nothing is.
+    assert [f.dimensions for f in findings[:2]] == [768, 2048]
+    assert "again in 9 s" in findings[2].remark
+    assert findings[3].reason == "PROVIDER_KEY_REJECTED"
+    assert all(f.ms and f.cost_micro_usd for f in findings if f.works)
+    assert "test-key" not in repr(findings)
 
 
 # -- evaluation ----------------------------------------------------------------------------------

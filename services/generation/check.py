@@ -1,0 +1,50 @@
+"""`python -m services.generation.check`: one streamed answer of each API that is set or keyed."""
+
+from __future__ import annotations
+
+import time
+
+from meshkit import settings
+from meshkit.providers.catalogue import Operation
+from meshkit.providers.check import SECONDS, Finding, Tried, main, named, tried
+from meshkit.providers.settings import Providers
+from services.generation.language_model import Finished, Message, Prompt, Role
+from services.generation.opening import open_models
+from services.generation.settings import GenerationSettings
+
+PROMPT = Prompt(
+    "Answer in one short sentence.",
+    (Message(Role.USER, "<question>\nWhich colour has a clear sky at noon?\n</question>"),),
+)
+MOST_TOKENS = 64
+
+
+async def check(providers: Providers) -> list[Finding]:
+    """Tries every language model."""
+    names = named(settings.load(GenerationSettings).language_models, Operation.GENERATE, providers)
+    return [await _try(name) for name in names]
+
+
+async def _try(name: str) -> Finding:
+    async def call() -> Tried:
+        [model] = open_models([name])
+        began = time.perf_counter()
+        pieces, first, cost, ended = 0, 0.0, 0, ""
+        try:
+            stream = model.stream(PROMPT, max_tokens=MOST_TOKENS, seconds=SECONDS, patience=SECONDS)
+            async for step in stream:
+                if isinstance(step, Finished):
+                    cost, ended = step.spent.cost_micro_usd, step.finish.value
+                else:
+                    first = first or (time.perf_counter() - began) * 1000
+                    pieces += 1
+        finally:
+            await model.close()
+        remark = f"first word after {first:.0f} ms, {pieces} pieces, ended by {ended}"
+        return Tried(remark, cost_micro_usd=cost)
+
+    return await tried(name, "generation", call)
+
+
+if __name__ == "__main__":
+    main(check)
