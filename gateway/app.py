@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from gateway import problem
+from gateway.direct import Direct
 from gateway.edge import Edge
 from gateway.mesh import Slot
 from gateway.routes import (
@@ -84,6 +85,7 @@ def create_app(settings: GatewaySettings, slot: Slot) -> FastAPI:
     problem.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Direct, route=search.DIRECT)
     origins = words(settings.allowed_origins)
     if origins:
         app.add_middleware(Cors, origins=origins)

@@ -6,25 +6,23 @@ its text, and its log line has the request's id.
 
 from __future__ import annotations
 
-import re
 import time
 from http import HTTPStatus
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problem
 from gateway.security import security_headers
 from meshkit.errors import Internal, MeshError
-from meshkit.ids import new_request_id
+from meshkit.ids import is_request_id, new_request_id
 from meshkit.logging import logger
 from meshkit.telemetry import meter, tracing
 
 log = logger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}")
 
 _duration = meter.create_histogram(
     "http.server.request.duration",
@@ -51,14 +49,8 @@ _duration = meter.create_histogram(
 
 
 def request_id(given: str | None) -> str:
-    """The caller's request id when it is sane, else a new one.
-
-    It goes into logs, traces and headers, so only a plain word is taken: 8 to 128
-    letters, digits, dots, colons, hyphens and underscores.
-    """
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given
-    return new_request_id()
+    """The caller's request id when it is sane, else a new one."""
+    return given if given is not None and is_request_id(given) else new_request_id()
 
 
 class Edge:
@@ -77,7 +69,7 @@ class Edge:
         headers = Headers(scope=scope)
         identity = request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = identity
-        answer = _Answer(send, {REQUEST_ID_HEADER: identity}, scope["path"], self._https_only)
+        answer = _Answer(send, identity, scope["path"], self._https_only)
         started = time.perf_counter()
         method = scope["method"]
         tracing.continue_from(headers)
@@ -149,9 +141,10 @@ def is_upload(path: str, content_type: str) -> bool:
 class _Answer:
     """Sends a response with the headers that every response has."""
 
-    def __init__(self, send: Send, headers: dict[str, str], path: str, https_only: bool) -> None:
+    def __init__(self, send: Send, identity: str, path: str, https_only: bool) -> None:
         self._send = send
-        self._headers = {**headers, **security_headers(path, https_only)}
+        self._identity = (REQUEST_ID_HEADER.lower().encode(), identity.encode())
+        self._headers = security_headers(path, https_only)
         self.status = 0
         """Status that was sent; 0 before."""
 
@@ -159,9 +152,10 @@ class _Answer:
         """Passes a message of the response on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in self._headers.items():
-                headers.setdefault(name, value)
+            given = list(message.get("headers", ()))
+            names = {name for name, _ in given}
+            added = [header for header in self._headers if header[0] not in names]
+            message = {**message, "headers": [*given, self._identity, *added]}
         await self._send(message)
 
 

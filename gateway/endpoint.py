@@ -6,7 +6,6 @@ route without `requires` does not start: none can be left open by forgetting.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ from gateway.problem import request_id_of
 from meshkit import deadline
 from meshkit.context import RequestContext, acting_as
 from meshkit.errors import PermissionDenied
-from meshkit.identity import REQUEST_SECONDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,21 +33,6 @@ def requires(scope: str, *, seconds: str = "request_seconds") -> Callable[[F], F
     return mark
 
 
-def sign(mesh: Mesh, caller: Caller, request_id: str, *, project_id: str = "") -> RequestContext:
-    """The signed context of a caller, for at most as long as its credential lives."""
-    seconds = REQUEST_SECONDS
-    if caller.expires_at is not None:
-        seconds = max(1.0, min(seconds, caller.expires_at - time.time()))
-    return mesh.signer.sign(
-        project_id=project_id or caller.project_id,
-        principals=caller.principals,
-        scopes=caller.scopes,
-        subject=caller.subject,
-        request_id=request_id,
-        seconds=seconds,
-    )
-
-
 def caller_of(request: Request) -> Caller:
     """Who was authenticated for this request."""
     caller: Caller = request.scope["state"]["caller"]
@@ -61,27 +44,51 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+def requirement_of(endpoint: Callable[..., Any]) -> tuple[str, str]:
+    """The scope an endpoint needs and the name of the setting that says its time.
+
+    Raises:
+        TypeError: when it does not say.
+    """
+    required: tuple[str, str] | None = getattr(endpoint, "required", None)
+    if required is None:
+        raise TypeError(f"{endpoint.__name__} does not say which scope it requires")
+    return required
+
+
+async def admit(request: Request, mesh: Mesh, scope: str) -> RequestContext:
+    """The signed context of a caller who may do this; a request is admitted once.
+
+    Raises:
+        LimitExceeded, Unauthenticated: the address, the credential or its key.
+        PermissionDenied: SCOPE_MISSING.
+    """
+    state = request.scope["state"]
+    admitted: RequestContext | None = state.get("admitted")
+    if admitted is not None:
+        return admitted
+    address = address_of(request)
+    await mesh.limits.by_address(address)
+    caller = await mesh.authenticator.authenticate(request.headers, address)
+    await mesh.limits.by_key(caller.subject)
+    if scope not in caller.scopes:
+        raise PermissionDenied("SCOPE_MISSING", f"This needs the scope '{scope}'.")
+    state["caller"] = caller
+    context = state["admitted"] = mesh.contexts.of(caller, request_id_of(request))
+    return context
+
+
 class GuardedRoute(APIRoute):
     """A route that only a known caller with the right scope gets through to."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The guarded handler."""
         handle = super().get_route_handler()
-        required = getattr(self.endpoint, "required", None)
-        if required is None:
-            raise TypeError(f"{self.path} does not say which scope it requires")
-        scope, seconds = required
+        scope, seconds = requirement_of(self.endpoint)
 
         async def guarded(request: Request) -> Response:
             mesh = mesh_of(request)
-            address = address_of(request)
-            await mesh.limits.by_address(address)
-            caller = await mesh.authenticator.authenticate(request.headers, address)
-            await mesh.limits.by_key(caller.subject)
-            if scope not in caller.scopes:
-                raise PermissionDenied("SCOPE_MISSING", f"This needs the scope '{scope}'.")
-            request.scope["state"]["caller"] = caller
-            context = sign(mesh, caller, request_id_of(request))
+            context = await admit(request, mesh, scope)
             with acting_as(context), deadline.within(getattr(mesh.settings, seconds)):
                 return await handle(request)
 

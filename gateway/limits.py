@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from functools import lru_cache
 
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import MemoryStorage, Storage
@@ -130,6 +131,7 @@ def _storage(uri: str) -> Storage:
     return found
 
 
+@lru_cache(4096)
 def network_of(address: str) -> str:
     """What counts as one address: itself, or the /64 network with IPv6.
 

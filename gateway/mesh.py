@@ -10,12 +10,12 @@ from fastapi import Request
 
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
+from gateway.contexts import Contexts
 from gateway.limits import Limits
 from gateway.projects import Projects
 from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings
 from meshkit.errors import Unavailable
-from meshkit.identity import Signer
 
 if TYPE_CHECKING:
     from citemesh.generation import v1 as generation_v1
@@ -28,7 +28,7 @@ class Mesh:
     """Everything a route may need, opened once at start."""
 
     settings: GatewaySettings
-    signer: Signer
+    contexts: Contexts
     projects: Projects
     keys: ApiKeys
     authenticator: Authenticator

@@ -14,6 +14,7 @@ from citemesh.ingestion import v1 as ingestion_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
+from gateway.contexts import Contexts
 from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.mesh import Mesh
@@ -99,7 +100,7 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
     process.background("tidying", _tidy(authenticator, limits))
     return Mesh(
         settings=settings,
-        signer=signer,
+        contexts=Contexts(signer),
         projects=projects,
         keys=keys,
         authenticator=authenticator,

@@ -143,15 +143,24 @@ def validation_error(error: RequestValidationError) -> InvalidInput:
     )
 
 
+def answer(
+    request: Request, error: MeshError, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The error as the response to a request."""
+    # The edge writes it into span and log.
+    request.scope["state"]["error"] = error
+    return response(error, request_id_of(request), headers)
+
+
+def http_answer(request: Request, error: HTTPException) -> Response:
+    """An error of the HTTP layer as the response to a request."""
+    status = error.status_code
+    reason, detail = _HTTP_REASONS.get(status, (f"HTTP_{status}", "The request failed."))
+    return answer(request, _HttpError(status, reason, detail), error.headers)
+
+
 def install(app: FastAPI) -> None:
     """Makes the app answer every error as a problem."""
-
-    def answer(
-        request: Request, error: MeshError, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        # The edge writes it into span and log.
-        request.scope["state"]["error"] = error
-        return response(error, request_id_of(request), headers)
 
     async def mesh(request: Request, error: Exception) -> Response:
         assert isinstance(error, MeshError)
@@ -159,9 +168,7 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        status = error.status_code
-        reason, detail = _HTTP_REASONS.get(status, (f"HTTP_{status}", "The request failed."))
-        return answer(request, _HttpError(status, reason, detail), error.headers)
+        return http_answer(request, error)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -34,10 +34,22 @@ def is_page(path: str) -> bool:
     return path in ("/", "/docs") or path.startswith("/console/")
 
 
-def security_headers(path: str, https_only: bool) -> dict[str, str]:
-    """Headers for a response at this path."""
-    headers = _PAGE if is_page(path) else _API
-    return {**headers, **_HTTPS} if https_only else headers
+def _raw(*headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(
+        (name.lower().encode(), value.encode()) for part in headers for name, value in part.items()
+    )
+
+
+_HEADERS = {
+    (page, https): _raw(_PAGE if page else _API, _HTTPS if https else {})
+    for page in (False, True)
+    for https in (False, True)
+}
+
+
+def security_headers(path: str, https_only: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers for a response at this path, as ASGI sends them."""
+    return _HEADERS[is_page(path), https_only]
 
 
 class Cors(CORSMiddleware):

@@ -18,7 +18,7 @@ from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
 from gateway import problem, sse
 from gateway.bodies import ProjectBody, ProjectChange
-from gateway.endpoint import GuardedRoute, caller_of, requires, sign
+from gateway.endpoint import GuardedRoute, caller_of, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import Mesh, mesh_of
 from gateway.problem import request_id_of
@@ -160,11 +160,11 @@ async def delete_project(request: Request, project_id: str) -> Response:
     seconds = mesh.settings.export_seconds
     caller, request_id = caller_of(request), request_id_of(request)
     # Signed for each call: the first may take longer than a context lives.
-    with acting_as(sign(mesh, caller, request_id, project_id=project_id)):
+    with acting_as(mesh.contexts.fresh(caller, request_id, project_id=project_id)):
         documents = await mesh.ingestion.PurgeProject(
             ingestion_v1.PurgeProjectRequest(project_id=project_id), timeout=seconds
         )
-    with acting_as(sign(mesh, caller, request_id, project_id=project_id)):
+    with acting_as(mesh.contexts.fresh(caller, request_id, project_id=project_id)):
         answers = await mesh.generation.PurgeProject(
             generation_v1.PurgeProjectRequest(project_id=project_id), timeout=seconds
         )
@@ -200,7 +200,7 @@ async def export_project(
     """Documents and chunks of a project as JSON lines, as they are read."""
     mesh = mesh_of(request)
     await mesh.projects.get(project_id)
-    context = sign(mesh, caller_of(request), request_id_of(request), project_id=project_id)
+    context = mesh.contexts.fresh(caller_of(request), request_id_of(request), project_id=project_id)
     with acting_as(context):
         call: Any = mesh.ingestion.ExportProject(
             ingestion_v1.ExportProjectRequest(documents_only=documents_only),

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway import problem
 from gateway.bodies import Filter, SearchBody
+from gateway.direct import DirectRoute
 from gateway.endpoint import GuardedRoute, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
@@ -107,6 +108,9 @@ async def search(request: Request, body: SearchBody) -> Response:
         "trace_id": current_trace_id(),
     }
     return JsonResponse(result)
+
+
+DIRECT = DirectRoute("/v1/search", search, SearchBody)
 
 
 def _hit(found: retrieval_v1.Hit) -> Hit:

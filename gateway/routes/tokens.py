@@ -7,7 +7,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from gateway import problem
-from gateway.endpoint import GuardedRoute, caller_of, requires, sign
+from gateway.endpoint import GuardedRoute, caller_of, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
 from gateway.problem import request_id_of
@@ -37,7 +37,7 @@ class Token(TypedDict):
 async def token(request: Request) -> Response:
     """The caller's project, principals and scopes, signed, for five minutes."""
     mesh = mesh_of(request)
-    context = sign(mesh, caller_of(request), request_id_of(request))
+    context = mesh.contexts.fresh(caller_of(request), request_id_of(request))
     body: Token = {
         "token": context.token,
         "expires_at": context.expires_at,

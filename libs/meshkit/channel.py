@@ -26,6 +26,8 @@ from meshkit.telemetry import tracing
 from meshkit.telemetry.metrics import client_duration
 
 CONTEXT_HEADER = "x-citemesh-context"
+REQUEST_HEADER = "x-citemesh-request"
+"""The request's id, beside a context that is signed for more than one request."""
 RESPONSE_BYTES = 64 * 1024 * 1024
 """Largest message of an answer that is taken."""
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -92,6 +94,7 @@ class _Call:
         request = context.peek()
         if request is not None:
             self.metadata.append((CONTEXT_HEADER, request.token))
+            self.metadata.append((REQUEST_HEADER, request.request_id))
 
     @property
     def out_of_time(self) -> bool:

@@ -7,8 +7,9 @@
     telemetry   a span, a duration and an access log line, for streams too
     validation  the request obeys the rules written in the contract
 
-Each is a stage: an async context manager around the handler. Health and
-reflection are served without them.
+They are written out in `Pipeline._serve`, outermost first: a search of a few
+milliseconds passes through them in every service, and a stack of context managers
+cost more than what they do. Health and reflection are served without them.
 """
 
 from __future__ import annotations
@@ -16,15 +17,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-)
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import grpc
 import protovalidate
@@ -34,7 +30,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from meshkit import context, deadline
-from meshkit.channel import CONTEXT_HEADER
+from meshkit.channel import CONTEXT_HEADER, REQUEST_HEADER
 from meshkit.errors import (
     DeadlineExceeded,
     Internal,
@@ -45,6 +41,7 @@ from meshkit.errors import (
     to_status,
 )
 from meshkit.identity import Verifier
+from meshkit.ids import is_request_id
 from meshkit.logging import logger
 from meshkit.settings import ServiceSettings
 from meshkit.telemetry import tracing
@@ -62,17 +59,7 @@ FAREWELL_SECONDS = 0.2
 """For the last words on open connections: NOT_SERVING to watchers, GOAWAY to all."""
 
 
-@dataclass(slots=True)
-class Call:
-    """One RPC being served."""
-
-    method: str
-    headers: dict[str, str]
-    servicer_context: grpc.aio.ServicerContext[Any, Any]
-    started: float = field(default_factory=time.perf_counter)
-
-
-Stage = Callable[[Call], AbstractAsyncContextManager[None]]
+T = TypeVar("T")
 
 
 def typed(error: Exception) -> MeshError:
@@ -85,83 +72,73 @@ def typed(error: Exception) -> MeshError:
     return Internal("INTERNAL", "The mesh failed to handle this; its log has the request id.")
 
 
-@asynccontextmanager
-async def errors(call: Call) -> AsyncIterator[None]:
-    """Ends the call with the status of whatever went wrong inside."""
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except Exception as error:  # noqa: BLE001  # every one must become a status
-        request = context.peek()
-        status = to_status(typed(error), request.request_id if request else "")
-        await call.servicer_context.abort_with_status(_with_push_back(status))
-
-
 def _with_push_back(status: Any) -> Any:
     found: Any = rpc_status.to_status(status)
     return found._replace(trailing_metadata=(*found.trailing_metadata, NO_RETRY))
 
 
-def admission(calls: int, watches: int) -> Stage:
-    """The stage that bounds calls and waiting streams apart.
+class Admission:
+    """Bounds calls and waiting streams apart.
 
     Someone may follow a document for hours; two hundred of them would leave no room for an
     upload.
 
     Args:
         calls: Calls served at once.
-        watches: Streams of methods named `Watch...` served at once.
+        watches: Streams of methods named `Watch...` served at once; 0 bounds nothing here,
+            because gRPC bounds all of them together.
     """
-    most = {False: calls, True: watches}
-    active = Counter[bool]()
 
-    @asynccontextmanager
-    async def stage(call: Call) -> AsyncIterator[None]:
-        waits = call.method.rpartition("/")[2].startswith("Watch")
-        if active[waits] >= most[waits]:
+    def __init__(self, calls: int, watches: int) -> None:
+        self._most = {False: calls, True: watches}
+        self._active = Counter[bool]()
+
+    @contextmanager
+    def place(self, method: str) -> Iterator[None]:
+        """A place for a call.
+
+        Raises:
+            LimitExceeded: SERVICE_BUSY when there is none.
+        """
+        waits = method.rpartition("/")[2].startswith("Watch")
+        if self._most[True] and self._active[waits] >= self._most[waits]:
             raise LimitExceeded(
                 "SERVICE_BUSY", "The service is at its limit; try again shortly.", retry_after=1.0
             )
-        active[waits] += 1
+        self._active[waits] += 1
         try:
             yield
         finally:
-            active[waits] -= 1
-
-    return stage
+            self._active[waits] -= 1
 
 
-def verified_context(verifier: Verifier) -> Stage:
-    """The stage that lets no call pass without a valid signed context."""
+def caller_of(verifier: Verifier, headers: Mapping[str, str]) -> context.RequestContext:
+    """Who calls, by the signed context; which request it is, by its own header.
 
-    @asynccontextmanager
-    async def stage(call: Call) -> AsyncIterator[None]:
-        token = call.headers.get(CONTEXT_HEADER)
-        if not token:
-            raise Unauthenticated("CONTEXT_MISSING", "The call carries no signed context.")
-        context.enter(verifier.verify(token))
-        yield
+    The signature says who and what for. It is used for many requests, so the name of
+    this one comes beside it; a caller could choose that name at the gateway, too.
 
-    return stage
-
-
-@asynccontextmanager
-async def request_deadline(call: Call) -> AsyncIterator[None]:
-    """Notes the caller's deadline as what the request may spend."""
-    deadline.set_remaining(call.servicer_context.time_remaining())
-    yield
+    Raises:
+        Unauthenticated: without a valid signed context.
+    """
+    token = headers.get(CONTEXT_HEADER)
+    if not token:
+        raise Unauthenticated("CONTEXT_MISSING", "The call carries no signed context.")
+    caller = verifier.verify(token)
+    named = headers.get(REQUEST_HEADER, "")
+    return replace(caller, request_id=named) if is_request_id(named) else caller
 
 
-@asynccontextmanager
-async def telemetry(call: Call) -> AsyncIterator[None]:
-    """Span, duration and access log of the call."""
-    tracing.continue_from(call.headers)
-    service, _, name = call.method.lstrip("/").partition("/")
+@contextmanager
+def telemetry(method: str) -> Iterator[None]:
+    """Span, duration and access log of a call."""
+    started = time.perf_counter()
+    path = method.lstrip("/")
+    service, _, name = path.partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-    server_active.add(1, {"rpc.method": call.method})
+    server_active.add(1, {"rpc.method": method})
     code, reason = "OK", ""
-    with tracing.serving(call.method.lstrip("/"), attributes) as span:
+    with tracing.serving(path, attributes) as span:
         request = context.peek()
         if request is not None:
             span.set_attribute("citemesh.project_id", request.project_id)
@@ -178,10 +155,10 @@ async def telemetry(call: Call) -> AsyncIterator[None]:
             code, reason = "INTERNAL", "INTERNAL"
             raise
         finally:
-            seconds = time.perf_counter() - call.started
+            seconds = time.perf_counter() - started
             span.set_attribute("rpc.grpc.status", code)
-            server_active.add(-1, {"rpc.method": call.method})
-            server_duration.record(seconds, {"rpc.method": call.method, "rpc.status": code})
+            server_active.add(-1, {"rpc.method": method})
+            server_duration.record(seconds, {"rpc.method": method, "rpc.status": code})
             level = log.debug if code == "OK" else log.info
             level("call", method=name, status=code, reason=reason, ms=round(seconds * 1000, 2))
 
@@ -218,94 +195,111 @@ async def _validated(messages: AsyncIterator[Message]) -> AsyncIterator[Message]
     await asyncio.sleep(0)
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
-    """Puts the stages, outermost first, around every handler, and counts calls in flight."""
+class Pipeline:
+    """Puts the stages around every handler, and counts calls in flight."""
 
-    def __init__(self, stages: list[Stage]) -> None:
-        self._stages = stages
+    def __init__(self, verifier: Verifier, admission: Admission) -> None:
+        self._verifier = verifier
+        self._admission = admission
         self._active = 0
         self.idle = asyncio.Event()
         """Set while no call is in flight; watching health is none."""
         self.idle.set()
 
-    @asynccontextmanager
-    async def _counted(self, call: Call) -> AsyncIterator[None]:
+    async def _serve(
+        self,
+        method: str,
+        servicer_context: grpc.aio.ServicerContext[Any, Any],
+        handle: Callable[[], Awaitable[T]],
+    ) -> T:
+        """Runs a handler inside the stages; see the module."""
         self._active += 1
         self.idle.clear()
         try:
-            async with AsyncExitStack() as stack:
-                for stage in self._stages:
-                    await stack.enter_async_context(stage(call))
-                yield
+            with self._admission.place(method):
+                headers = _headers(servicer_context)
+                context.enter(caller_of(self._verifier, headers))
+                deadline.set_remaining(servicer_context.time_remaining())
+                tracing.continue_from(headers)
+                with telemetry(method):
+                    return await handle()
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  # every one must become a status
+            request = context.peek()
+            status = to_status(typed(error), request.request_id if request else "")
+            await servicer_context.abort_with_status(_with_push_back(status))
+            raise AssertionError("unreachable: abort raises") from None
         finally:
             self._active -= 1
             if not self._active:
                 self.idle.set()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wraps the handler that serves a method."""
-        handler: Any = await continuation(details)
-        method = details.method
-        if handler is None or method.startswith("/grpc."):
-            return cast("grpc.RpcMethodHandler[Any, Any] | None", handler)
-        headers = {
-            key: value if isinstance(value, str) else value.decode("latin-1")
-            for key, value in details.invocation_metadata
-        }
+    def around(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler of `method`, such as `/package.Service/Name`, inside the stages."""
+        found: Any = handler
+        if found.response_streaming:
+            return self._around_stream(method, found)
+        inputs = found.request_streaming
+        inner = found.stream_unary if inputs else found.unary_unary
+        factory: Any = (
+            grpc.stream_unary_rpc_method_handler if inputs else grpc.unary_unary_rpc_method_handler
+        )
 
-        inputs = handler.request_streaming
+        async def behaviour(request: Any, servicer_context: Any) -> Any:
+            async def handle() -> Any:
+                return await inner(_checked(request, inputs), servicer_context)
 
-        def checked(request: Any) -> Any:
-            if inputs:
-                return _validated(request)
-            validate(request)
-            return request
+            return await self._serve(method, servicer_context, handle)
 
-        factory: Any
-        if handler.response_streaming:
-            inner = handler.stream_stream if inputs else handler.unary_stream
-            factory = (
-                grpc.stream_stream_rpc_method_handler
-                if inputs
-                else grpc.unary_stream_rpc_method_handler
-            )
+        return _like(found, factory, behaviour)
 
-            async def serve_stream(request: Any, servicer_context: Any) -> None:
+    def _around_stream(self, method: str, found: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        inputs = found.request_streaming
+        inner = found.stream_stream if inputs else found.unary_stream
+        factory: Any = (
+            grpc.stream_stream_rpc_method_handler
+            if inputs
+            else grpc.unary_stream_rpc_method_handler
+        )
+
+        async def behaviour(request: Any, servicer_context: Any) -> None:
+            async def handle() -> None:
                 # Written, not yielded: gRPC would leave a generator that it cancels
                 # to the garbage collector, which ends the stages in another context.
-                async with (
-                    self._counted(Call(method, headers, servicer_context)),
-                    aclosing(inner(checked(request), servicer_context)) as messages,
-                ):
+                async with aclosing(inner(_checked(request, inputs), servicer_context)) as messages:
                     async for message in messages:
                         await servicer_context.write(message)
 
-            behaviour: Any = serve_stream
-        else:
-            inner = handler.stream_unary if inputs else handler.unary_unary
-            factory = (
-                grpc.stream_unary_rpc_method_handler
-                if inputs
-                else grpc.unary_unary_rpc_method_handler
-            )
+            await self._serve(method, servicer_context, handle)
 
-            async def serve_one(request: Any, servicer_context: Any) -> Any:
-                async with self._counted(Call(method, headers, servicer_context)):
-                    return await inner(checked(request), servicer_context)
+        return _like(found, factory, behaviour)
 
-            behaviour = serve_one
-        wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
-            behaviour,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-        return wrapped
+
+def _headers(servicer_context: Any) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else value.decode("latin-1")
+        for key, value in servicer_context.invocation_metadata() or ()
+    }
+
+
+def _checked(request: Any, inputs: bool) -> Any:
+    """The request, or the stream of them, validated."""
+    if inputs:
+        return _validated(request)
+    validate(request)
+    return request
+
+
+def _like(handler: Any, factory: Any, behaviour: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    made: grpc.RpcMethodHandler[Any, Any] = factory(
+        behaviour,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return made
 
 
 def options(settings: ServiceSettings) -> list[tuple[str, Any]]:
@@ -328,33 +322,41 @@ def options(settings: ServiceSettings) -> list[tuple[str, Any]]:
 
 
 class _Handlers:
-    """What generated code registers on: generic handlers only.
+    """What generated code registers on: every handler goes into the pipeline.
 
-    Those may be added to a running server, so that health can say NOT_SERVING
-    while a service waits for its database; registered methods may not.
+    They become generic handlers. Those may be added to a running server, so that
+    health can say NOT_SERVING while a service waits for its database; registered
+    methods may not.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, pipeline: Pipeline) -> None:
         self._server = server
+        self._pipeline = pipeline
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
+        """Serves nothing: generated code registers the same methods by name, too."""
 
-    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """The generic handlers serve the same methods."""
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Serves the methods of a service."""
+        around = {
+            name: self._pipeline.around(f"/{service}/{name}", handler)
+            for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, around),)
+        )
 
 
 class Server:
     """A gRPC server with health and reflection, not serving until told so."""
 
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
-        stages = [errors, verified_context(verifier), request_deadline, telemetry]
-        if settings.max_watches:
-            stages.insert(1, admission(settings.max_concurrent_rpcs, settings.max_watches))
         self._settings = settings
-        self._pipeline = Pipeline(stages)
+        admission = Admission(settings.max_concurrent_rpcs, settings.max_watches)
+        self._pipeline = Pipeline(verifier, admission)
         self._server = grpc.aio.server(
-            interceptors=[self._pipeline],
             options=options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs + settings.max_watches,
         )
@@ -382,7 +384,7 @@ class Server:
 
     def add(self, register: Callable[[Any, Any], None], servicer: Any) -> None:
         """Registers a servicer; also while the server runs."""
-        register(servicer, _Handlers(self._server))
+        register(servicer, _Handlers(self._server, self._pipeline))
 
     async def set_serving(self, serving: bool) -> None:
         """Says to whoever watches whether calls are welcome."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from meshkit.errors import (
 from meshkit.identity import Signer, Verifier, create_keyring
 from meshkit.server import Server
 from meshkit.settings import ServiceSettings
+from meshkit.telemetry import tracing
 
 SERVICE = "citemesh.guardrail.v1.GuardrailService"
 
@@ -74,8 +76,15 @@ class Echo(guardrail_v1.GuardrailServiceServicer):
                 assert self.downstream is not None
                 inner = guardrail_v1.CheckInputRequest(text="deadline")
                 return await self.downstream.CheckInput(inner, timeout=60)
+            case "traced hop":
+                assert self.downstream is not None
+                return await self.downstream.CheckInput(ask("trace"))
+            case "trace":
+                return guardrail_v1.CheckInputResponse(text=tracing.current_trace_id())
             case "deadline":
                 return guardrail_v1.CheckInputResponse(text=str(deadline.remaining()))
+            case "which":
+                return guardrail_v1.CheckInputResponse(text=context.current().request_id)
         return guardrail_v1.CheckInputResponse(text=context.current().project_id)
 
     async def FilterOutput(
@@ -166,6 +175,22 @@ async def failure(call: Any) -> MeshError:
 async def test_the_signed_context_reaches_the_servicer(stub: Any, caller: RequestContext) -> None:
     with acting_as(caller):
         assert (await stub.CheckInput(ask("who"))).text == "prj_1"
+
+
+async def test_each_request_has_its_name_although_they_share_a_signature(
+    stub: Any, caller: RequestContext
+) -> None:
+    for name in ("req_first_one", "req_second_one"):
+        with acting_as(replace(caller, request_id=name)):
+            assert (await stub.CheckInput(ask("which"))).text == name
+
+
+@pytest.mark.parametrize("name", ["short", "with space in it", "an.innocent/path", "x" * 129])
+async def test_a_name_that_is_no_plain_word_is_not_taken(
+    stub: Any, caller: RequestContext, name: str
+) -> None:
+    with acting_as(replace(caller, request_id=name)):
+        assert (await stub.CheckInput(ask("which"))).text == caller.request_id
 
 
 async def test_a_call_without_a_context_is_refused(stub: Any, echo: Echo) -> None:
@@ -357,6 +382,25 @@ async def test_one_trace_holds_both_sides_of_every_hop(
     by_id = {span.context.span_id: span for span in found if span.context}
     parents = [by_id[span.parent.span_id].kind.name for span in found if span.parent]
     assert sorted(parents) == ["CLIENT", "CLIENT", "SERVER"]
+
+
+async def test_a_trace_that_is_left_out_makes_no_spans_and_goes_on(
+    spans: InMemorySpanExporter,
+    stub: Any,
+    echo: Echo,
+    caller: RequestContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracing, "_children_follow", True)
+    echo.downstream = stub
+    trace_id = 0x0AF7651916CD43DD8448EB211C80319C
+    left_out = trace.NonRecordingSpan(trace.SpanContext(trace_id, 1, True, trace.TraceFlags(0)))
+    with acting_as(caller), trace.use_span(left_out):
+        found = await stub.CheckInput(ask("traced hop"))
+        with tracing.span("inside") as inside:
+            assert not inside.is_recording()
+    assert found.text == format(trace_id, "032x")
+    assert not spans.get_finished_spans()
 
 
 async def test_the_client_span_of_a_cancelled_stream_is_recorded_as_cancelled(

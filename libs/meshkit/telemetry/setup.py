@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 from meshkit.ids import new_id
+from meshkit.telemetry import tracing
 
 ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -76,6 +77,7 @@ def configure(
 
         tracers.add_span_processor(BatchSpanProcessor(FileSpanExporter(trace_file)))
     trace.set_tracer_provider(tracers)
+    tracing.children_follow(isinstance(tracers.sampler, ParentBased))
     if metrics_listen or prometheus:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
 

@@ -15,6 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from meshkit.errors import Cancelled, InvalidInput, MeshError, NotFound
 
 _tracer = trace.get_tracer("citemesh")
+_children_follow = False
 
 CALLERS_FAULT = (InvalidInput, NotFound, Cancelled)
 """Errors that are answers: the span of a server that gives one is not in error."""
@@ -24,6 +25,24 @@ def current_trace_id() -> str:
     """The trace of the running request, 32 hex digits; empty outside of one."""
     found = trace.get_current_span().get_span_context()
     return format(found.trace_id, "032x") if found.is_valid else ""
+
+
+def children_follow(follow: bool) -> None:
+    """Says whether the sampler leaves out every span of a trace that was left out."""
+    global _children_follow  # noqa: PLW0603 - a process has one sampler
+    _children_follow = follow
+
+
+def _left_out() -> Span | None:
+    """The running span when its trace is not recorded: it stands for all below it.
+
+    A search makes nine spans. Nine of ten searches are not recorded, and pay nothing.
+    """
+    current = trace.get_current_span()
+    found = current.get_span_context()
+    if _children_follow and found.is_valid and not found.trace_flags.sampled:
+        return current
+    return None
 
 
 def record(current: Span, error: BaseException, *, server: bool = False) -> None:
@@ -47,6 +66,9 @@ def span(
     links: Sequence[trace.Link] = (),
 ) -> Iterator[Span]:
     """A span around the block; an error that leaves the block marks it and goes on."""
+    if (outer := _left_out()) is not None:
+        yield outer
+        return
     with _tracer.start_as_current_span(
         name,
         kind=kind,
@@ -65,6 +87,9 @@ def span(
 @contextmanager
 def serving(name: str, attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
     """The span of a call being served; the caller's own mistakes leave it unmarked."""
+    if (outer := _left_out()) is not None:
+        yield outer
+        return
     with _tracer.start_as_current_span(
         name,
         kind=SpanKind.SERVER,
@@ -81,6 +106,8 @@ def serving(name: str, attributes: Mapping[str, AttributeValue]) -> Iterator[Spa
 
 def start(name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> Span:
     """A span that the caller ends, for calls whose end is not a block's end."""
+    if (outer := _left_out()) is not None:
+        return trace.NonRecordingSpan(outer.get_span_context())
     return _tracer.start_span(
         name,
         kind=kind,

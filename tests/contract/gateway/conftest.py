@@ -20,6 +20,7 @@ from gateway.__main__ import listen
 from gateway.__main__ import server as http_server
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
+from gateway.contexts import Contexts
 from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.mesh import Mesh, Slot
@@ -234,7 +235,7 @@ async def run_gateway(
     tokens = TokenVerifier(settings) if settings.jwt_jwks else None
     mesh = Mesh(
         settings=settings,
-        signer=Signer.load(keyring / "gateway.key"),
+        contexts=Contexts(Signer.load(keyring / "gateway.key")),
         projects=projects,
         keys=keys,
         authenticator=Authenticator(keys, projects, limits, tokens, settings.key_cache_seconds),

@@ -64,6 +64,29 @@ async def test_a_wrong_body_is_named_field_by_field(
     assert named in found["detail"]
 
 
+async def test_a_search_that_is_not_sent_as_json_is_refused(gateway: Any) -> None:
+    content = b'{"query": "a"}'
+    async with gateway.client(await gateway.key("read")) as client:
+        for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/jsonl"):
+            headers = {"Content-Type": kind} if kind else {}
+            response = await client.post("/v1/search", content=content, headers=headers)
+            problem(response, 400, "BODY_NOT_JSON")
+        for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
+            headers = {"Content-Type": kind}
+            response = await client.post("/v1/search", content=content, headers=headers)
+            assert response.status_code == 200, response.text
+
+
+async def test_a_refused_body_counts_as_one_request(start_gateway: Any) -> None:
+    async with (
+        start_gateway(key_limit="2/minute") as gateway,
+        gateway.client(await gateway.key("read")) as client,
+    ):
+        problem(await client.post("/v1/search", json={}), 400, "FIELD_MISSING")
+        assert (await client.post("/v1/search", json={"query": "a"})).status_code == 200
+        problem(await client.post("/v1/search", json={"query": "a"}), 429, "KEY_LIMIT_EXCEEDED")
+
+
 async def test_a_question_of_100000_characters_is_refused_without_repeating_it(
     gateway: Any,
 ) -> None:
