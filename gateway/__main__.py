@@ -23,7 +23,7 @@ from gateway.settings import GatewaySettings, words
 from meshkit import settings as settings_module
 from meshkit import telemetry
 from meshkit.logging import logger
-from meshkit.process import Process, prepare, refuse
+from meshkit.process import Process, prepare, refuse, run_loop, settle_memory
 from meshkit.settings import SettingsInvalid
 
 log = logger(__name__)
@@ -107,6 +107,7 @@ async def serve(settings: GatewaySettings) -> None:
         await asyncio.wait({opening, waiter, serving}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             slot.mesh = opening.result()
+            settle_memory()
             log.info("serving", port=listener.getsockname()[1], component="gateway")
             await asyncio.wait(
                 {waiter, process.failed, serving}, return_when=asyncio.FIRST_COMPLETED
@@ -143,7 +144,7 @@ def main() -> None:
         prometheus=True,
     )
     try:
-        asyncio.run(serve(settings))
+        run_loop(serve(settings))
     except SettingsInvalid as error:
         refuse("gateway", error)
     finally:
