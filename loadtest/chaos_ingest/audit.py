@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from loadtest.chaos_ingest.faults import Fault, Kind
+from loadtest.chaos_ingest.faults import WORKERS, Fault, Kind
 
 WATCH = """
     DROP SCHEMA IF EXISTS chaos CASCADE;
@@ -26,6 +26,7 @@ WATCH = """
         document_id text NOT NULL,
         version     bigint,
         epoch       bigint,
+        owner       text,
         at          timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE FUNCTION chaos.given() RETURNS trigger LANGUAGE plpgsql
@@ -59,8 +60,9 @@ WATCH = """
         IF v_kind IS NULL THEN
             RETURN NULL;
         END IF;
-        INSERT INTO event (kind, project_id, document_id, version, epoch)
-        VALUES (v_kind, NEW.project_id, NEW.document_id, NEW.version, NEW.lease_epoch);
+        INSERT INTO event (kind, project_id, document_id, version, epoch, owner)
+        VALUES (v_kind, NEW.project_id, NEW.document_id, NEW.version, NEW.lease_epoch,
+                NEW.lease_owner);
         IF v_kind IN ('advanced', 'left') AND NEW.state <> 'queued' AND NEW.lease_epoch <> (
             SELECT d.lease_epoch FROM ingestion.document d WHERE d.document_id = NEW.document_id
         ) THEN
@@ -144,13 +146,14 @@ LEFT_BEHIND = """
 """
 RECOVERED = """
     WITH held AS (
-        SELECT DISTINCT ON (document_id, version) document_id, version, kind FROM chaos.event
+        SELECT DISTINCT ON (document_id, version) document_id, version, kind, owner
+        FROM chaos.event
         WHERE kind = ANY ('{claimed,left}') AND at < $1
         ORDER BY document_id, version, seq DESC)
     SELECT h.document_id, (
         SELECT min(e.at) FROM chaos.event e WHERE e.document_id = h.document_id AND e.at > $1
           AND e.kind = ANY ('{claimed,left}')) AS again
-    FROM held h WHERE h.kind = 'claimed'
+    FROM held h WHERE h.kind = 'claimed' AND h.owner LIKE '%/' || $2
 """
 LAST_WORDS_SECONDS = 0.3
 """What Postgres was told before a kill may be committed for so long after it."""
@@ -222,12 +225,14 @@ async def recoveries(connection: asyncpg.Connection[Any], faults: list[Fault]) -
     """
     found = []
     for fault in faults:
-        if fault.victim != "ingestion" or fault.kind is not Kind.KILL:
+        if fault.victim not in WORKERS or fault.kind is not Kind.KILL:
             continue
         later = [other.began for other in faults if other.began > fault.began]
         undisturbed = min(later, default=float("inf"))
         dead = fault.began + LAST_WORDS_SECONDS
-        rows = await connection.fetch(RECOVERED.replace("$1", f"to_timestamp({dead!r})"))
+        rows = await connection.fetch(
+            RECOVERED.replace("$1", f"to_timestamp({dead!r})").replace("$2", f"'{fault.port:d}'")
+        )
         for row in rows:
             if row["again"] is None:
                 continue

@@ -13,10 +13,14 @@ from enum import StrEnum
 
 import psutil
 
+from loadtest.chaos_ingest.replica import Replica
 from meshkit.supervisor.layout import DataDirectory
 from meshkit.supervisor.state import ChildState, read
 
-VICTIMS = ("ingestion", "embedding_bulk", "retrieval", "postgres")
+SECOND = "ingestion_2"
+"""The second worker, which is no child of the supervisor."""
+WORKERS = ("ingestion", SECOND)
+VICTIMS = (*WORKERS, "embedding_bulk", "retrieval", "postgres")
 RECOVERY_SECONDS = 10.0
 BACK_SECONDS = 60.0
 
@@ -37,6 +41,8 @@ class Fault:
     began: float
     ended: float
     """When the victim was ready again."""
+    port: int = 0
+    """Of a worker: names it as the owner of leases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,16 @@ class Saboteur:
 
     Args:
         data: Where the supervisor says what runs.
+        replica: The second worker.
         sabotage: What to do.
         chance: Decides order, times and lengths.
     """
 
-    def __init__(self, data: DataDirectory, sabotage: Sabotage, chance: random.Random) -> None:
+    def __init__(
+        self, data: DataDirectory, replica: Replica, sabotage: Sabotage, chance: random.Random
+    ) -> None:
         self._data = data
+        self._replica = replica
         self._sabotage = sabotage
         self._chance = chance
         self.faults: list[Fault] = []
@@ -72,19 +82,24 @@ class Saboteur:
         sabotage = self._sabotage
         for victim, kind in self._chance.sample(sabotage.faults, len(sabotage.faults)):
             await asyncio.sleep(self._chance.uniform(*sabotage.pause_seconds))
-            began = time.time()
+            began, port = time.time(), self._port(victim)
             if kind is Kind.KILL:
                 await self._kill(victim)
-                if victim == "ingestion":
+                if victim in WORKERS:
                     await asyncio.sleep(sabotage.recovery_seconds)
             else:
                 await self._freeze(victim, self._chance.uniform(*sabotage.frozen_seconds))
-            self.faults.append(Fault(victim, kind, began, time.time()))
+            self.faults.append(Fault(victim, kind, began, time.time(), port))
 
     def restarts(self) -> dict[str, int]:
         """How often each process has been started again."""
         state = read(self._data.state)
         return {child.name: child.restarts for child in state.children} if state else {}
+
+    def _port(self, victim: str) -> int:
+        if victim == SECOND:
+            return self._replica.port
+        return int(self._child(victim).address.rpartition(":")[2])
 
     def _child(self, name: str) -> ChildState:
         state = read(self._data.state)
@@ -93,6 +108,10 @@ class Saboteur:
         return next(child for child in state.children if child.name == name)
 
     async def _kill(self, name: str) -> None:
+        if name == SECOND:
+            os.kill(self._replica.pid, signal.SIGKILL)
+            await self._replica.start()
+            return
         pid = await self._running(name)
         os.kill(pid, signal.SIGKILL)
         await self._ready(name, but=pid)
@@ -117,6 +136,8 @@ class Saboteur:
         await self._ready(name)
 
     async def _running(self, name: str) -> int:
+        if name == SECOND:
+            return self._replica.pid
         await self._ready(name)
         pid = self._child(name).pid
         assert pid is not None
@@ -124,6 +145,8 @@ class Saboteur:
 
     async def _ready(self, name: str, but: int = 0) -> None:
         """Waits until a victim is ready, after a kill as another process."""
+        if name == SECOND:
+            return
         until = time.monotonic() + BACK_SECONDS
         while True:
             child = self._child(name)

@@ -17,12 +17,14 @@ import citemesh
 from citemesh.retrieval import v1 as retrieval_v1
 from loadtest.chaos_ingest import audit
 from loadtest.chaos_ingest.client import Client
-from loadtest.chaos_ingest.faults import Kind, Sabotage, Saboteur
+from loadtest.chaos_ingest.faults import SECOND, Kind, Sabotage, Saboteur
 from loadtest.chaos_ingest.files import plans
 from loadtest.chaos_ingest.lives import SETTLED, Owner, Record, Seen, keep_looking
+from loadtest.chaos_ingest.replica import Replica
 from meshkit.ids import new_id
 from meshkit.supervisor.layout import DataDirectory
 from meshkit.supervisor.postgres import Cluster
+from meshkit.supervisor.state import read
 
 SPREAD_SECONDS = 0.2
 """A document: uploads are spread over the time that the faults take."""
@@ -114,6 +116,14 @@ class Mesh:
             key = await http.post("/v1/keys", json=body)
             return project, str(key.raise_for_status().json()["key"])
 
+    def second_worker(self) -> Replica:
+        """Another worker of ingestion, not started yet."""
+        state = read(self.data.state)
+        assert state is not None
+        (own,) = (child for child in state.children if child.name == "ingestion")
+        assert own.pid is not None
+        return Replica(own.pid, self.data.logs / f"{SECOND}.log")
+
     async def index_differences(self, project: str) -> list[str]:
         """Where the lexical index and Postgres do not agree, as the mesh's reconciler sees it."""
         request = retrieval_v1.ReconcileLexicalIndexRequest(project_id=project, dry_run=True)
@@ -141,7 +151,9 @@ async def run_round(
     await audit.watch(connection)
     await connection.close()
     client, chance = Client(mesh.url, key), random.Random(seed)
-    saboteur = Saboteur(mesh.data, sabotage or Sabotage(), random.Random(seed + 1))
+    replica = mesh.second_worker()
+    await replica.start()
+    saboteur = Saboteur(mesh.data, replica, sabotage or Sabotage(), random.Random(seed + 1))
     before = saboteur.restarts()
     records = [Record(plan) for plan in plans(documents, seed)]
     owner, seen = Owner(client, chance), Seen()
@@ -157,6 +169,7 @@ async def run_round(
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.to_thread(replica.stop)
         await client.close()
         connection = await mesh.postgres()
         await audit.unwatch(connection)
@@ -164,7 +177,10 @@ async def run_round(
     after = saboteur.restarts()
     verdict.kills = sum(fault.kind is Kind.KILL for fault in saboteur.faults)
     verdict.freezes = len(saboteur.faults) - verdict.kills
-    verdict.restarts_unasked = sum(after.values()) - sum(before.values()) - verdict.kills
+    verdict.restarts_unasked = sum(after.values()) - sum(before.values())
+    verdict.restarts_unasked -= sum(
+        fault.kind is Kind.KILL and fault.victim != SECOND for fault in saboteur.faults
+    )
     verdict.found_after_delete += seen.found_after_delete
     verdict.gaps, verdict.searches = seen.gaps, seen.searches
     verdict.seconds = round(time.monotonic() - began, 1)

@@ -172,13 +172,13 @@ class Attempt:
         """
         policy = self._tools.policy
         texts = min(policy.batch, limits.texts_per_call or policy.batch)
-        tokens = limits.tokens_per_minute
+        tokens = self._tools.paces.largest_call(limits)
         waiting = batches(chunks, self._job.kept, texts=texts, tokens=tokens)
         ending = asyncio.Event()
 
         async def lane() -> None:
             while not ending.is_set() and (batch := next(waiting, None)) is not None:
-                await self._one(batch, tokens)
+                await self._one(batch, limits)
 
         lanes = [asyncio.create_task(lane()) for _ in range(policy.ahead)]
         try:
@@ -194,14 +194,13 @@ class Attempt:
             if isinstance(end, BaseException):
                 raise end
 
-    async def _one(self, batch: Sequence[Chunk], tokens_per_minute: int) -> None:
+    async def _one(self, batch: Sequence[Chunk], limits: SpaceLimits) -> None:
         """One batch from its texts to retrieval's acknowledgement."""
         tools, job = self._tools, self._job
 
         async def embed() -> Vectors:
             async with tools.embedding:
-                if tokens_per_minute:
-                    await tools.paces.wait(job.space, tokens_per_minute, batch)
+                await tools.paces.wait(limits, batch)
                 return await tools.neighbours.embed(job, job.space, batch)
 
         flags = await self._patiently(lambda: tools.neighbours.scan(job, batch))

@@ -1,9 +1,9 @@
-"""Cutting the work of embedding into calls, and pacing them: pure, without a clock."""
+"""Cutting the work of embedding into calls: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.ingestion.chunking import Chunk
 
@@ -53,37 +53,3 @@ def batches(
             size += each.token_count
     if batch:
         yield batch
-
-
-@dataclass(slots=True)
-class Pace:
-    """A bucket of tokens: full at first, refilled evenly, emptied by calls.
-
-    Full it holds the tokens of `burst_seconds`; a provider's minute never sees more than
-    the limit and that burst.
-    """
-
-    tokens_per_minute: int
-    burst_seconds: float = 6.0
-    _left: float = field(init=False)
-    _at: float | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._left = self.capacity
-
-    @property
-    def capacity(self) -> float:
-        """Tokens the bucket holds at most."""
-        return self.tokens_per_minute * self.burst_seconds / 60
-
-    def take(self, tokens: int, now: float) -> float:
-        """Takes tokens at a time in seconds; returns how many seconds to wait before the call.
-
-        The bucket may be overdrawn: whoever comes next waits for that too, in order.
-        """
-        if self._at is not None:
-            refilled = (now - self._at) * self.tokens_per_minute / 60
-            self._left = min(self.capacity, self._left + refilled)
-        self._at = now
-        self._left -= tokens
-        return max(0.0, -self._left * 60 / self.tokens_per_minute)

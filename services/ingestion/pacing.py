@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from services.ingestion.batches import Pace
+from meshkit.resilience.rate import BURST_SHARE, Bucket
+from services.ingestion.batches import SpaceLimits
 from services.ingestion.chunking import Chunk
 
 
@@ -19,18 +20,25 @@ class Paces:
 
     def __init__(self, replicas: int = 1) -> None:
         self._replicas = replicas
-        self._paces: dict[str, Pace] = {}
+        self._buckets: dict[tuple[str, float], Bucket] = {}
+        self._turn = asyncio.Lock()
+        """First come, first served: a small batch must not pass a large one for ever."""
 
-    async def wait(self, space: str, tokens_per_minute: int, batch: Sequence[Chunk]) -> None:
-        """Returns when the batch may be sent.
+    def largest_call(self, limits: SpaceLimits) -> int:
+        """Tokens that one call should carry at most; 0 for any number."""
+        return int(self._share(limits) * BURST_SHARE)
 
-        Args:
-            space: Name of the space.
-            tokens_per_minute: Its limit, of all replicas together.
-            batch: What is to be sent.
-        """
-        share = max(1, tokens_per_minute // self._replicas)
-        pace = self._paces.get(space)
-        if pace is None or pace.tokens_per_minute != share:
-            pace = self._paces[space] = Pace(share)
-        await asyncio.sleep(pace.take(sum(each.token_count for each in batch), time.monotonic()))
+    async def wait(self, limits: SpaceLimits, batch: Sequence[Chunk]) -> None:
+        """Returns when the batch may be sent."""
+        share = self._share(limits)
+        if not share:
+            return
+        tokens = sum(each.token_count for each in batch)
+        async with self._turn:
+            key = limits.name, share
+            bucket = self._buckets.setdefault(key, Bucket(share, time.monotonic()))
+            await asyncio.sleep(bucket.wait(tokens, time.monotonic()))
+            bucket.take(tokens, time.monotonic())
+
+    def _share(self, limits: SpaceLimits) -> float:
+        return limits.tokens_per_minute / self._replicas

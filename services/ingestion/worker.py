@@ -253,7 +253,7 @@ class Worker:
         elif isinstance(error, MeshError) and is_transient(error):
             log.warning("another service stays away", reason=error.reason, **names)
             await self._close(job, lambda: queue.give_back(job, seconds=later), "queued again")
-        elif isinstance(error, MeshError) and error.http_status < 500:
+        elif isinstance(error, MeshError) and (error.http_status < 500 or _of_the_text(error)):
             await self._fail(job, error.reason, error.detail)
         else:
             log.error("attempt failed unexpectedly", exc_info=error, **names)
@@ -294,6 +294,11 @@ class Worker:
             log.info("attempt closed", outcome=what, **_names(job))
         finally:
             self._unclosed -= 1
+
+
+def _of_the_text(error: MeshError) -> bool:
+    """Whether a model gave garbage for the text: it would again."""
+    return error.reason == "VECTOR_INVALID"
 
 
 def _removed(error: Exception) -> bool:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from meshkit.database.pool import Connection, Database
 from meshkit.errors import Fenced, NotFound, Precondition
@@ -128,6 +129,9 @@ class Corpus:
         self._projection = projection
         self._wake = wake
         """Set when outbox and garbage have work."""
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Batches of one document are written one after the other anyway: those that wait do so
+        here, and not each with a connection and, should the process freeze, the row in turn."""
 
     async def index_chunks(
         self,
@@ -156,7 +160,8 @@ class Corpus:
         check_vectors(vectors, space)
         number = await self._spaces.ensure(space)
         where = (project_id, version.document_id, version.version)
-        async with self._database.project(project_id) as connection:
+        turn = self._turns.setdefault((project_id, version.document_id), asyncio.Lock())
+        async with turn, self._database.project(project_id) as connection:
             live = await _lock(connection, project_id, version)
             # A batch that comes again after activation changes nothing.
             if live["live_version"] != version.version:

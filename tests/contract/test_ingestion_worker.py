@@ -15,7 +15,7 @@ import pytest
 from citemesh.ingestion import v1
 from meshkit.context import acting_as
 from meshkit.database.pool import Database
-from meshkit.errors import Precondition, Unavailable
+from meshkit.errors import Internal, MeshError, Precondition, Unavailable
 from meshkit.ids import new_id
 from services.ingestion.catalogue import Catalogue
 from services.ingestion.documents import Metadata, StoredFile
@@ -191,14 +191,22 @@ async def _rested(room: Room, document_id: str) -> bool:
     return bool(found["state"] == "queued" and found["lease_epoch"] >= 4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Precondition("SPACE_MISMATCH", "The space has vectors of another length."),
+        Internal("VECTOR_INVALID", "The model returned a vector of zeros; it was not used."),
+    ],
+    ids=lambda error: error.reason,
+)
 async def test_an_error_that_repeating_cannot_mend_fails_the_document_with_its_reason(
-    room: Room,
+    room: Room, error: MeshError
 ) -> None:
-    room.embedding.error = Precondition("VECTOR_INVALID", "The model returned only zeros.")
+    room.embedding.error = error
     async with room.ingestion() as ingestion:
         document = (await ingestion.upload(text_of(5))).document
         failed = await ingestion.settled(document.id)
-    assert (failed.state, failed.error.reason) == (FAILED, "VECTOR_INVALID")
+    assert (failed.state, failed.error.reason) == (FAILED, error.reason)
 
 
 async def test_chunks_that_retrieval_lost_are_indexed_again(room: Room) -> None:

@@ -12,6 +12,7 @@ SHORT = Sabotage(
     faults=(
         ("ingestion", Kind.KILL),
         ("ingestion", Kind.FREEZE),
+        ("ingestion_2", Kind.KILL),
         ("embedding_bulk", Kind.KILL),
         ("retrieval", Kind.KILL),
         ("postgres", Kind.KILL),
@@ -30,6 +31,6 @@ async def test_no_fault_loses_doubles_or_holds_up_an_acknowledged_document(
     wrong = {name: count for name in MUST_BE_ZERO if (count := getattr(verdict, name))}
     assert (wrong, verdict.problems) == ({}, [])
     assert verdict.acknowledged == verdict.ready + verdict.failed + verdict.deleted
-    assert (verdict.kills, verdict.freezes) == (4, 1)
+    assert (verdict.kills, verdict.freezes) == (5, 1)
     assert verdict.ready >= 20
     assert all(seconds <= 10.0 for seconds in verdict.recovery_s)
