@@ -59,6 +59,17 @@ class RunningSimulator:
         """How an adapter reaches a provider here."""
         return Access(provider, key, f"{self.url}/{provider}")
 
+    def secure_access(self, provider: str) -> Access:
+        """The same over HTTPS; needs `--tls`, and `authority` to be trusted."""
+        port = self.http.get("/tls").json()["ports"][provider]
+        return Access(provider, "test-key", f"https://127.0.0.1:{port}/{provider}")
+
+    @property
+    def authority(self) -> str:
+        """File of the certificate to trust."""
+        found: str = self.http.get("/tls").json()["authority"]
+        return found
+
     def environment(self) -> dict[str, str]:
         """Variables that point a process of the mesh here."""
         found: dict[str, str] = {}

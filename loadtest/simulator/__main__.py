@@ -10,7 +10,10 @@ import uvicorn
 from loadtest.simulator.app import build
 from loadtest.simulator.pace import INSTANT, LIFELIKE
 from loadtest.simulator.protocol import Protocol
+from loadtest.simulator.tls import TlsPorts
 from loadtest.simulator.world import World
+
+PROVIDERS = ("gemini", "cohere", "anthropic")
 
 
 def main() -> None:
@@ -21,6 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--listen", default="127.0.0.1:8090", help="address and port")
     parser.add_argument("--pace", choices=("instant", "lifelike"), default="instant")
+    parser.add_argument("--tls", action="store_true", help="an HTTPS port for each provider, too")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     host, _, port = arguments.listen.rpartition(":")
@@ -37,7 +41,21 @@ def main() -> None:
         access_log=False,
         timeout_graceful_shutdown=1,
     )
-    asyncio.run(uvicorn.Server(config).serve())
+    asyncio.run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))
+
+
+async def _serve(server: uvicorn.Server, world: World, behind_tls: int) -> None:
+    """Serves until a signal; with HTTPS in front of a port when that is given."""
+    if not behind_tls:
+        await server.serve()
+        return
+    ports = TlsPorts(world, behind_tls, PROVIDERS)
+    await ports.start()
+    world.tls = {"ports": ports.ports, "authority": str(ports.authority)}
+    try:
+        await server.serve()
+    finally:
+        await ports.close()
 
 
 if __name__ == "__main__":

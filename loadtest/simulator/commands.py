@@ -37,6 +37,7 @@ class Commands:
             Route("/pace", self.pace, methods=["GET", "PUT"]),
             Route("/calls", self.calls),
             Route("/clock", self.clock, methods=["GET", "POST"]),
+            Route("/tls", self.tls),
             Route("/reset", self.reset, methods=["POST"]),
         ]
 
@@ -97,6 +98,10 @@ class Commands:
             except (KeyError, TypeError, ValueError) as error:
                 return _refused(error)
         return JSONResponse({"now": self._world.now(), "ahead": self._world.ahead})
+
+    async def tls(self, _request: Request) -> Response:
+        """The HTTPS ports and what to trust; empty without `--tls`."""
+        return JSONResponse(self._world.tls)
 
     async def reset(self, _request: Request) -> Response:
         """Forgets faults, quotas and calls."""

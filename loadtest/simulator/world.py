@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from loadtest.simulator.call import Call
 from loadtest.simulator.faults import Faults
@@ -40,13 +41,19 @@ class World:
     pace: dict[str, Pace] = field(default_factory=lambda: dict(INSTANT))
     ahead: float = 0.0
     """Seconds its clock is ahead: a day's quota is full again without waiting a day."""
-    faults: Faults = field(default_factory=Faults)
+    faults: Faults = field(init=False)
     quotas: Quotas = field(default_factory=Quotas)
+    tls: dict[str, Any] = field(default_factory=dict)
+    """HTTPS ports by provider, and the file of the authority to trust."""
     records: list[Record] = field(default_factory=list)
     cached_prefixes: set[str] = field(default_factory=set)
     """Prompts that a provider would have in its cache."""
-    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    chance: random.Random = field(init=False)
     _numbers: count[int] = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.faults = Faults(self.seed)
+        self.chance = random.Random(self.seed)
 
     def now(self) -> float:
         """Seconds since 1970 by the simulator's clock."""

@@ -30,7 +30,7 @@ Rules:
 - When they do not answer at all, reply with exactly: "{NOT_FOUND}"
 """
 
-_FENCE = re.compile(r"<(?=/?\s*(?:source|question)\b)", re.IGNORECASE)
+_FENCE = re.compile(r"<(?=\s*/?\s*(?:source|question)\b)", re.IGNORECASE)
 _ATTRIBUTE = str.maketrans({'"': "'", "<": "(", ">": ")", "\n": " "})
 
 

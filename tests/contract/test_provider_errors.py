@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,29 @@ async def test_a_name_that_does_not_resolve_is_a_network_failure(
         with pytest.raises(ProviderError) as caught:
             await use(operation, opened)
     assert (caught.value.kind, caught.value.code) == ("network_failed", "dns")
+
+
+@pytest.fixture(scope="module")
+def secure() -> Iterator[RunningSimulator]:
+    """A simulator that also speaks TLS."""
+    with RunningSimulator.start("--tls") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("provider", "operation"), TARGETS)
+async def test_a_certificate_that_nobody_signed_is_a_network_failure(
+    provider: str, operation: str, secure: RunningSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", secure.authority)
+    secure.reset()
+    async with adapter(operation, secure.secure_access(provider)) as opened:
+        await use(operation, opened)
+    secure.fault("tls", provider=provider)
+    # A connection that is open is not shaken hands with again.
+    async with adapter(operation, secure.secure_access(provider)) as opened:
+        with pytest.raises(ProviderError) as caught:
+            await use(operation, opened)
+    assert (caught.value.kind, caught.value.code) == ("network_failed", "tls")
 
 
 def test_a_gemini_day_ends_at_midnight_in_california() -> None:
