@@ -90,12 +90,14 @@ class Process(Generic[S]):
     async def database(
         self,
         *schemas: str,
+        size: int = 0,
         on_connect: Callable[[Any], Awaitable[None]] | None = None,
     ) -> Database:
         """A pool as this service's runtime role, once the schemas are as new as the code.
 
         Args:
             schemas: Names of the schemas this service reads.
+            size: Most connections; 0 means the setting's.
             on_connect: Called with each new connection, to register codecs.
         """
         url = self.settings.database_url.get_secret_value()
@@ -106,7 +108,7 @@ class Process(Generic[S]):
         database = await Database.connect(
             url,
             role=f"citemesh_{self.service}",
-            size=self.settings.database_pool_size,
+            size=size or self.settings.database_pool_size,
             direct_url=self.settings.direct_database_url.get_secret_value(),
             on_connect=on_connect,
         )

@@ -25,7 +25,7 @@ from services.ingestion.queue import Queue
 from services.ingestion.removal import Removal, keep_house
 from services.ingestion.servicer import IngestionServicer, Parts
 from services.ingestion.settings import IngestionSettings
-from services.ingestion.worker import Worker, WorkerPolicy
+from services.ingestion.worker import SPARE, Worker, WorkerPolicy
 
 _WATCHED_SECONDS = 1.0
 _DEFAULT_SPACE = "local/bge-small-en-v1.5@384"
@@ -43,6 +43,9 @@ async def start(process: Process[IngestionSettings]) -> None:
     # Now rather than with the first document: a missing tokenizer must stop the start.
     await asyncio.to_thread(_tokenizer, _DEFAULT_SPACE)
     database = await process.database("ingestion")
+    # Callers that wait for connections must not keep a worker from extending its lease.
+    hands = settings.documents_at_once + SPARE
+    own = await process.database("ingestion", size=hands + 2)
     neighbours = Neighbours(
         embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding_bulk")),
         guardrail_v1.GuardrailServiceAsyncStub(process.channel("guardrail")),
@@ -54,7 +57,7 @@ async def start(process: Process[IngestionSettings]) -> None:
         raise RuntimeError("ingestion needs its server")
     removal = Removal(database, blobs, neighbours, changes)
     queue = Queue(
-        database,
+        own,
         # Only one process can listen there, so whoever had this name before is dead.
         owner=f"{socket.gethostname()}/{process.server.port}",
         lease_seconds=settings.lease_seconds,

@@ -33,7 +33,7 @@ _DATABASE_PAUSE_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 10.0
 """Patience for the last write of an attempt when the process stops; after that its lease runs
 out by itself."""
-_SPARE = 1
+SPARE = 1
 """Hands beside those of `at_once`, for projects of which nothing is worked on here: large
 documents of one project may hold all others for minutes."""
 _UNEXPECTED_DELAY_SECONDS = 5.0
@@ -136,7 +136,7 @@ class Worker:
 
     async def _claim_one(self) -> bool:
         """Starts an attempt; False when there is nothing to do or no hand free."""
-        if len(self._running) >= self._policy.at_once + _SPARE:
+        if len(self._running) >= self._policy.at_once + SPARE:
             return False
         if self._unclosed:
             # What is to be given back uncounted would be claimed, and counted, before that.

@@ -121,6 +121,19 @@ async def test_a_repeated_request_gets_the_first_result_and_another_content_is_r
     assert refused.value.reason == "REQUEST_ID_REUSED"
 
 
+async def test_a_request_repeated_while_it_still_runs_gets_the_first_result(
+    room: Room, ingestion: Ingestion
+) -> None:
+    data, request_id = text_of(40), new_id("req")
+    # Small pieces: all of them are under way at the same time.
+    sent = [ingestion.upload(data, request_id=request_id, piece=50) for _ in range(4)]
+    answers = await asyncio.gather(*sent)
+    assert len({answer.document.id for answer in answers}) == 1
+    assert sorted(answer.existing for answer in answers) == [False, True, True, True]
+    await ingestion.settled(answers[0].document.id)
+    assert len(list((room.blobs / ingestion.project_id).glob("*"))) == 1
+
+
 async def test_a_replayed_upload_does_not_bring_a_deleted_document_back(
     ingestion: Ingestion,
 ) -> None:

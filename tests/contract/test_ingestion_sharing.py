@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,38 @@ async def test_a_watcher_sees_what_another_process_does(room: Room) -> None:
                 async with asyncio.timeout(10):
                     *_, last = [message async for message in stream]
     assert last.document.state == READY
+
+
+async def test_callers_that_wait_for_connections_cost_a_worker_no_lease(room: Room) -> None:
+    async with room.ingestion(CITEMESH_INGESTION_DATABASE_POOL_SIZE="2") as ingestion:
+        room.embedding.gate.clear()
+        document = (await ingestion.upload(text_of(30))).document
+        await eventually(lambda: _stage(room, document.id, "embed"))
+        owner = await asyncpg.connect(room.postgres.owner_dsn)
+        async with owner.transaction():
+            # Every upload waits for this lock, and holds a connection meanwhile.
+            await owner.execute("LOCK ingestion.purged_project IN ACCESS EXCLUSIVE MODE")
+            held = await owner.fetchrow(LEASE, document.id)
+            waiting = [asyncio.create_task(ingestion.upload(text_of(2))) for _ in range(4)]
+
+            async def extended_past_its_end() -> bool:
+                found = await owner.fetchrow(LEASE, document.id)
+                assert (found["state"], found["epoch"]) == ("processing", held["epoch"])
+                return bool(found["lease_expires"] > held["lease_expires"] + timedelta(seconds=3))
+
+            await eventually(extended_past_its_end)
+            assert not any(upload.done() for upload in waiting)
+        await owner.close()
+        room.embedding.gate.set()
+        for upload in waiting:
+            assert (await ingestion.settled((await upload).document.id)).state == READY
+        assert (await ingestion.settled(document.id)).state == READY
+
+
+LEASE = """
+    SELECT state, lease_epoch AS epoch, lease_expires FROM ingestion.document_version
+    WHERE document_id = $1
+"""
 
 
 async def test_a_full_queue_refuses_an_upload_before_its_file_is_sent(room: Room) -> None:
