@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from meshkit.components import BY_NAME, COMPONENTS
+from meshkit.providers.settings import ProviderSettings
 from meshkit.settings import ServiceSettings, variables
 from tools.page import Table, keep
 
@@ -39,6 +40,12 @@ SHARED = """\
 Each of these is read by every process, under `CITEMESH_<NAME>` for all of them or
 `CITEMESH_<SERVICE>_<NAME>` for one; the service's own wins. `<SERVICE>` is one of
 {services}. Where a service has another default, its own table says so.
+"""
+
+PROVIDERS = """\
+Read by embedding, rerank and generation, which call them, and by `citemesh providers check`;
+`citemesh up` gives the keys to those processes and to no other. What the providers' errors
+mean: [providers.md](providers.md).
 """
 
 OTHERS = """\
@@ -104,6 +111,15 @@ def own_rows(settings: type[ServiceSettings]) -> Iterator[tuple[str, ...]]:
             yield shown, default(field), described(field)
 
 
+def provider_rows() -> Iterator[tuple[str, ...]]:
+    """Keys and addresses of providers."""
+    for field in ProviderSettings.model_fields.values():
+        alias = field.validation_alias
+        names = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        shown = "<br>".join(f"`{name}`" for name in names)
+        yield shown, default(field), described(field)
+
+
 def page() -> str:
     """The whole page."""
     settings = rooms()
@@ -115,6 +131,7 @@ def page() -> str:
         parts.append(f"## {name}\n")
         rows = list(own_rows(cls))
         parts.append(Table(columns, rows).text() if rows else "Nothing of its own.\n")
+    parts += ["## Providers\n", PROVIDERS, Table(columns, provider_rows()).text()]
     parts.append("## Read elsewhere\n")
     parts.append(OTHERS.format(components=", ".join(f"`{name.upper()}`" for name in BY_NAME)))
     return "\n".join(parts)
