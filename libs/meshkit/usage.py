@@ -55,6 +55,8 @@ class Used:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_micro_usd: int = 0
+    estimated: bool = False
+    """Whether the tokens were estimated."""
 
 
 class Spend:
@@ -66,8 +68,13 @@ class Spend:
 
     @property
     def used(self) -> list[Used]:
-        """What was used by each model; one line of zeros when nothing was."""
-        return self._used or [self._first]
+        """What was used by each model so far."""
+        return list(self._used)
+
+    @property
+    def lines(self) -> list[Used]:
+        """The same for the ledger, where a spend that came to nothing is a line of zeros."""
+        return self.used or [self._first]
 
     def settle(self, *, input_tokens: int, output_tokens: int = 0, cost_micro_usd: int = 0) -> None:
         """Notes what the model really used, in tokens and millionths of a dollar."""
@@ -126,7 +133,7 @@ class Budget:
                     used.cost_micro_usd,
                     request.request_id,
                 )
-                for used in spend.used
+                for used in spend.lines
             ]
             if reservation is not None:
                 await asyncio.shield(self._settle(reservation, entries.pop(0)))

@@ -13,7 +13,7 @@ from meshkit import context
 from meshkit.errors import Internal, InvalidInput
 from meshkit.providers.errors import MalformedResponse, ProviderError
 from meshkit.telemetry import meter, span
-from meshkit.usage import Budget
+from meshkit.usage import Budget, Spend
 from services.embedding.directory import SpaceDirectory
 from services.embedding.embedder import Embedded, Embedder, Task
 from services.embedding.query_cache import CacheKey, QueryCache
@@ -149,7 +149,7 @@ class Embedding:
             "embedding.model", {"citemesh.space": identity.name, "citemesh.texts": len(texts)}
         ):
             async with spend as settlement:
-                embedded = await _embedded(embedder, texts, task)
+                embedded = await _embedded(embedder, texts, task, settlement)
                 settlement.settle(
                     input_tokens=embedded.input_tokens, cost_micro_usd=embedded.cost_micro_usd
                 )
@@ -168,21 +168,24 @@ class Embedding:
         return in_memory + await self._stored.purge(project_id)
 
 
-async def _embedded(embedder: Embedder, texts: Sequence[str], task: Task) -> Embedded:
+async def _embedded(embedder: Embedder, texts: Sequence[str], task: Task, spend: Spend) -> Embedded:
     """What the provider gives.
 
     Another provider's vectors belong to another space: nobody can stand in here.
     """
     try:
         return await embedder.embed(texts, task)
-    except MalformedResponse as error:
+    except ProviderError as error:
+        if error.billed:
+            estimate = embedder.estimate_micro_usd(texts)
+            spend.settle(input_tokens=0, cost_micro_usd=estimate)
+        if not isinstance(error, MalformedResponse):
+            raise error.as_mesh_error() from None
         raise Internal(
             "VECTOR_INVALID",
             f"{error.target.provider} returned vectors that space {embedder.identity.name} cannot "
             "hold; they were not used.",
         ) from None
-    except ProviderError as error:
-        raise error.as_mesh_error() from None
 
 
 def _keys(space: str, task: Task, texts: Sequence[str]) -> list[CacheKey]:

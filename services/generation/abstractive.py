@@ -94,7 +94,11 @@ class AbstractiveGenerator:
         async with aclosing(fallback):
             async for piece in fallback:
                 if isinstance(piece, Draft):
-                    yield replace(piece, degraded=("generation", *piece.degraded))
+                    yield replace(
+                        piece,
+                        usage=(*_usage(spend), *piece.usage),
+                        degraded=("generation", *piece.degraded),
+                    )
                 else:
                     yield piece
 
@@ -110,7 +114,6 @@ class AbstractiveGenerator:
         markers = MarkerFilter([passage.marker for passage in passages])
         text: list[str] = []
         serving = Serving(self.provider, self.model)
-        usage: tuple[Usage, ...] = ()
         stream = self._models.stream(prompt, max_tokens=max_tokens, seconds=seconds, spend=spend)
         async with aclosing(stream):
             async for step in stream:
@@ -118,8 +121,6 @@ class AbstractiveGenerator:
                     serving = step
                     continue
                 shown = markers.close() if isinstance(step, Finished) else markers.feed(step)
-                if isinstance(step, Finished):
-                    usage = (_usage(serving, step),)
                 if shown:
                     text.append(shown)
                     yield shown
@@ -129,20 +130,23 @@ class AbstractiveGenerator:
             quotes=() if abstained else supporting_quotes(answer, passages),
             evidence=None,
             abstained=abstained,
-            usage=usage,
+            usage=_usage(spend),
             provider=serving.provider,
             model=serving.model,
         )
 
 
-def _usage(serving: Serving, finished: Finished) -> Usage:
-    spent = finished.spent
-    return Usage(
-        STAGE,
-        serving.provider,
-        serving.model,
-        spent.input_tokens,
-        spent.output_tokens,
-        spent.cost_micro_usd,
-        spent.estimated,
+def _usage(spend: Spend) -> tuple[Usage, ...]:
+    """What every call took, also of models that failed before another one wrote."""
+    return tuple(
+        Usage(
+            STAGE,
+            used.provider,
+            used.model,
+            used.input_tokens,
+            used.output_tokens,
+            used.cost_micro_usd,
+            used.estimated,
+        )
+        for used in spend.used
     )

@@ -12,12 +12,7 @@ from dataclasses import dataclass
 
 from meshkit.logging import logger
 from meshkit.providers.catalogue import estimated_tokens
-from meshkit.providers.errors import (
-    MalformedResponse,
-    ProviderError,
-    StreamTruncated,
-    TimedOut,
-)
+from meshkit.providers.errors import ProviderError
 from meshkit.usage import Spend, Used
 from services.generation.language_model import Finished, LanguageModel, Prompt, Spent
 
@@ -25,8 +20,6 @@ log = logger(__name__)
 
 SHARE = 0.5
 """Of the time there is, for one model's first word when another could follow."""
-_BILLED = (MalformedResponse, StreamTruncated, TimedOut)
-"""Failures of a call that the provider had taken: its prompt was read, and may be billed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +133,7 @@ class LanguageModels:
                         text.append(step)
                         yield step
         except ProviderError as error:
-            refused = not text and not isinstance(error, _BILLED)
+            refused = not text and not error.billed
             raise
         finally:
             if spent is None and not refused:
@@ -153,6 +146,7 @@ class LanguageModels:
                         spent.input_tokens,
                         spent.output_tokens,
                         spent.cost_micro_usd,
+                        spent.estimated,
                     )
                 )
 

@@ -87,7 +87,13 @@ class Scoring:
             model=reranker.model,
         )
         async with spend as settlement:
-            reading = await reranker.score(query, passages, whole=whole, until=until)
+            try:
+                reading = await reranker.score(query, passages, whole=whole, until=until)
+            except ProviderError as error:
+                if error.billed:
+                    estimate = reranker.estimate_micro_usd(query, passages)
+                    settlement.settle(input_tokens=0, cost_micro_usd=estimate)
+                raise
             settlement.settle(
                 input_tokens=reading.input_tokens, cost_micro_usd=reading.cost_micro_usd
             )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
 from meshkit import deadline
-from meshkit.errors import Precondition
+from meshkit.errors import Precondition, Unavailable
 from meshkit.providers import catalogue
 from meshkit.providers.catalogue import Operation
 from meshkit.providers.errors import ProviderError
+from meshkit.usage import Spend
 from services.embedding import api
 from services.embedding.embedder import Task
 from services.embedding.spaces import parse_name
 from services.generation.language_model import Finish, Finished, Message, Prompt, Role
+from services.rerank.scoring import Scoring
 from tests.contract.providers import ANSWER, PROMPT, adapter, use, written
 from tests.simulated import RunningSimulator
 
@@ -212,3 +216,37 @@ async def test_many_streams_at_once_do_not_mix(simulator: RunningSimulator, prov
         found = await asyncio.gather(*(written(model, prompt=prompt) for prompt in prompts))
     for n, (text, _) in enumerate(found):
         assert f"zebra{n} yak{n}." in text
+
+
+async def test_a_rerank_that_was_taken_and_not_answered_is_paid_by_estimate(
+    simulator: RunningSimulator,
+) -> None:
+    budget = Recorded()
+    async with adapter("rerank", simulator.access("cohere")) as reranker:
+        scoring = Scoring([reranker], budget)  # type: ignore[arg-type]
+        simulator.fault("malformed", provider="cohere", times=1)
+        with pytest.raises(Unavailable):
+            await scoring.score("pump", ["a pump"], whole=True, until=None)
+        simulator.fault("overloaded", provider="cohere", times=1)
+        with pytest.raises(Unavailable):
+            await scoring.score("pump", ["a pump"], whole=True, until=None)
+        await scoring.score("pump", ["a pump"], whole=True, until=None)
+    taken, refused, answered = (spend.used for spend in budget.spends)
+    assert taken[0].cost_micro_usd == 1
+    assert refused == []
+    assert answered[0].input_tokens > 0
+
+
+class Recorded:
+    """A budget without a database that keeps what was spent."""
+
+    def __init__(self) -> None:
+        self.spends: list[Spend] = []
+
+    @asynccontextmanager
+    async def spend(
+        self, *, estimate_micro_usd: int, stage: str, provider: str, model: str
+    ) -> AsyncIterator[Spend]:
+        assert estimate_micro_usd > 0
+        self.spends.append(Spend(provider, model))
+        yield self.spends[-1]

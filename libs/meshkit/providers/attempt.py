@@ -11,7 +11,7 @@ from typing import TypeAlias
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from meshkit.logging import logger
-from meshkit.providers.errors import ProviderError, Target, TimedOut
+from meshkit.providers.errors import ProviderError, Scope, Target, TimedOut
 from meshkit.telemetry import meter, tracing
 
 log = logger(__name__)
@@ -59,7 +59,9 @@ async def attempt(target: Target, classify: Classify) -> AsyncIterator[None]:
         outcome = error.kind
         current.set_attribute("error.type", error.kind)
         current.set_status(Status(StatusCode.ERROR, error.reason))
-        log.warning("provider call failed", **error.facts())
+        # Somebody has to act on a key or an account; everything else passes or is worked around.
+        write = log.error if error.scope is Scope.ACCOUNT else log.warning
+        write("provider call failed", **error.facts())
         raise
     finally:
         current.end()

@@ -70,6 +70,8 @@ class ProviderError(Exception):
     scope: ClassVar[Scope] = Scope.MODEL
     retryable: ClassVar[bool] = False
     """Whether the same call may succeed within seconds."""
+    billed: ClassVar[bool] = False
+    """Whether the provider had taken the call, and may have it paid."""
     says: ClassVar[str] = "failed"
     """What the provider did, for a sentence."""
 
@@ -176,7 +178,7 @@ class ServerFailed(ProviderError):
 class TimedOut(ProviderError):
     """No answer, or none to the end, in the time there was."""
 
-    kind, retryable = "timed_out", True
+    kind, retryable, billed = "timed_out", True, True
     says = "did not answer in time"
 
 
@@ -190,14 +192,14 @@ class NetworkFailed(ProviderError):
 class StreamTruncated(ProviderError):
     """A stream ended without its closing word."""
 
-    kind, retryable = "stream_truncated", True
+    kind, retryable, billed = "stream_truncated", True, True
     says = "ended its answer half way"
 
 
 class MalformedResponse(ProviderError):
     """What came cannot be used: no JSON, wrong length, missing parts."""
 
-    kind, retryable = "malformed", True
+    kind, retryable, billed = "malformed", True, True
     says = "sent something that cannot be used"
 
 
