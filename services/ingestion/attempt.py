@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from meshkit.errors import MeshError
@@ -20,7 +21,7 @@ from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
 from services.ingestion.documents import Job, Stage, title_of
 from services.ingestion.extraction.model import Extracted, FileRefused
-from services.ingestion.extraction.runner import Limits, extract
+from services.ingestion.extraction.runner import Limits, ReaderDied, extract
 from services.ingestion.neighbours import Neighbours, Vectors
 from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue
@@ -126,16 +127,23 @@ class Attempt:
         self._at(Stage.EXTRACT)
         try:
             async with self._tools.blobs.local(self._job.blob_key) as path:
-                return await extract(
-                    path,
-                    self._job.file_name,
-                    self._tools.policy.limits,
-                    lambda done, total: self._at(Stage.EXTRACT, done, total),
-                )
+                try:
+                    return await self._read(path)
+                except ReaderDied:
+                    # A file that kills its reader does so again; whatever else it was does not.
+                    return await self._read(path)
         except FileNotFoundError:
             raise FileRefused(
                 "FILE_MISSING", "The stored file is gone from the blob store; upload it again."
             ) from None
+
+    async def _read(self, path: Path) -> Extracted:
+        return await extract(
+            path,
+            self._job.file_name,
+            self._tools.policy.limits,
+            lambda done, total: self._at(Stage.EXTRACT, done, total),
+        )
 
     def _cut(self, document: Extracted, limits: SpaceLimits) -> list[Chunk]:
         tokenize = self._tools.tokenizer(limits.name)

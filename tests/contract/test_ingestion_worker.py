@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 
 from citemesh.ingestion import v1
@@ -209,6 +210,34 @@ async def test_an_error_that_repeating_cannot_mend_fails_the_document_with_its_r
     assert (failed.state, failed.error.reason) == (FAILED, error.reason)
 
 
+@pytest.mark.parametrize(("deaths", "state"), [(1, READY), (2, FAILED)])
+async def test_a_reader_that_was_killed_is_given_a_second_chance(
+    room: Room, deaths: int, state: Any
+) -> None:
+    """Once may be the kernel's doing; a file that kills its reader does so again."""
+    async with room.ingestion() as ingestion:
+        process = psutil.Process(ingestion.process.process.pid)
+        killed: set[int] = set()
+
+        async def one_more() -> bool:
+            for child in process.children():
+                with suppress(psutil.NoSuchProcess):
+                    reads = any("extraction.worker" in part for part in child.cmdline())
+                    if reads and child.pid not in killed:
+                        child.kill()
+                        killed.add(child.pid)
+                        return True
+            return False
+
+        document = (await ingestion.upload(text_of(5))).document
+        for _ in range(deaths):
+            await eventually(one_more)
+        found = await ingestion.settled(document.id)
+    assert found.state == state
+    if state == FAILED:
+        assert found.error.reason == "EXTRACTION_MEMORY"
+
+
 async def test_chunks_that_retrieval_lost_are_indexed_again(room: Room) -> None:
     data = text_of(60)
     async with room.ingestion() as ingestion:
@@ -358,12 +387,16 @@ async def test_a_lease_that_ran_out_can_be_claimed_with_a_higher_epoch(
             await write
 
 
-async def test_a_claim_that_comes_too_late_takes_no_epoch(room: Room, database: Database) -> None:
-    """A worker extends its lease while another claims: it keeps the document and its epoch."""
-    document_id = await add(database, room.keys, new_id("prj"))
+async def test_a_claim_waits_for_nobody_and_takes_no_epoch_without_a_lease(
+    room: Room, database: Database
+) -> None:
+    """A worker extends its lease, or froze doing so, while another claims."""
+    project = new_id("prj")
+    written = await add(database, room.keys, project)
     short, queue = queue_of(database, seconds=0.2), queue_of(database)
     mine = await short.claim()
     assert mine is not None
+    other = await add(database, room.keys, project)
     owner = await asyncpg.connect(room.postgres.owner_dsn)
     try:
         async with owner.transaction():
@@ -371,14 +404,17 @@ async def test_a_claim_that_comes_too_late_takes_no_epoch(room: Room, database: 
             await owner.execute(
                 "UPDATE ingestion.document_version SET lease_expires = now() + interval '1 minute'"
                 " WHERE document_id = $1",
-                document_id,
+                written,
             )
-            await eventually(lambda: _ran_out(room, document_id))
-            late = asyncio.create_task(queue.claim())
-            await eventually(lambda: _waits_for_a_lock(room))
-        assert await late is None
+            await eventually(lambda: _ran_out(room, written))
+            async with asyncio.timeout(5):
+                claimed = await queue.claim()
+                assert claimed is not None
+                assert claimed.document_id == other
+                assert await queue.claim() is None
+        assert await queue.claim() is None
         epoch = await owner.fetchval(
-            "SELECT lease_epoch FROM ingestion.document WHERE document_id = $1", document_id
+            "SELECT lease_epoch FROM ingestion.document WHERE document_id = $1", written
         )
     finally:
         await owner.close()
@@ -391,16 +427,6 @@ async def _ran_out(room: Room, document_id: str) -> bool:
     found = await connection.fetchval(
         "SELECT lease_expires < now() FROM ingestion.document_version WHERE document_id = $1",
         document_id,
-    )
-    await connection.close()
-    return bool(found)
-
-
-async def _waits_for_a_lock(room: Room) -> bool:
-    connection = await asyncpg.connect(room.postgres.owner_dsn)
-    found = await connection.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE usename = 'citemesh_ingestion' AND wait_event_type = 'Lock'"
     )
     await connection.close()
     return bool(found)

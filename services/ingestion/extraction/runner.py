@@ -12,8 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshkit.logging import logger
 from services.ingestion.extraction.model import Extracted, FileRefused
 from services.ingestion.extraction.worker import MEMORY_MARK
+
+log = logger(__name__)
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 _LONGEST_RESULT = 1 << 30
@@ -24,6 +27,14 @@ _MEMORY_SIGNALS = {signal.SIGKILL, signal.SIGTRAP, signal.SIGILL}
 
 Progress = Callable[[int, int], None]
 """Told units done and to do."""
+
+
+class ReaderDied(FileRefused):
+    """The process ended without saying anything.
+
+    It may have been killed for what is none of the file's doing: by a kernel short of memory,
+    by an installation that was changed.
+    """
 
 
 def _unheard(done: int, total: int) -> None:
@@ -78,6 +89,7 @@ async def extract(
                 process.kill()
             await process.wait()
     if outcome is None:
+        log.warning("reader died", code=code)
         raise _death(code, complaint, limits)
     return outcome
 
@@ -123,11 +135,11 @@ def _death(code: int, complaint: str, limits: Limits) -> FileRefused:
     if code == -signal.SIGXCPU:
         return _timeout(limits)
     if -code in _MEMORY_SIGNALS or any(word in complaint for word in _MEMORY_WORDS):
-        return FileRefused(
+        return ReaderDied(
             "EXTRACTION_MEMORY",
             f"Reading the file needs more than {limits.memory_bytes // 1_000_000} MB of memory;"
             " split it into parts.",
         )
-    return FileRefused(
+    return ReaderDied(
         "FILE_CORRUPT", "The file is damaged in a way that stops its reader; save it anew."
     )
