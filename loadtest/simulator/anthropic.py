@@ -66,6 +66,9 @@ def answer(
     usage = _usage(world, record.call, blocks)
     about = {"id": f"msg_sim{record.number:021d}", "type": "message", "role": "assistant"}
     headers = {"request-id": _request_id(record.number)}
+    for metric, (limit, left) in world.quotas.left(record.call, world.now()).items():
+        headers[f"anthropic-ratelimit-{metric}-limit"] = str(limit)
+        headers[f"anthropic-ratelimit-{metric}-remaining"] = str(left)
     stop = "max_tokens" if cut else "end_turn"
     if not record.call.streams:
         whole = {

@@ -46,14 +46,13 @@ def answer(
     world: World, record: Record, content: dict[str, Any], fault: Fault | None
 ) -> Body | Events:
     """What Cohere says to a call that it takes."""
-    del world
     match record.call.operation:
         case "embed":
             return _embed(record, content, fault)
         case "rerank":
             return _rerank(record, content)
         case "generate":
-            return _chat(record, content)
+            return _chat(world, record, content)
         case _:
             return error(404, "resource not found")
 
@@ -114,7 +113,12 @@ def _rerank(record: Record, content: dict[str, Any]) -> Body:
     )
 
 
-def _chat(record: Record, content: dict[str, Any]) -> Body | Events:
+def _chat(world: World, record: Record, content: dict[str, Any]) -> Body | Events:
+    headers: dict[str, str] = {}
+    if "requests" in (quota := world.quotas.left(record.call, world.now())):
+        limit, left = quota["requests"]
+        headers["x-trial-endpoint-call-limit"] = str(limit)
+        headers["x-trial-endpoint-call-remaining"] = str(left)
     messages = content.get("messages", [])
     system = "\n".join(_text(m) for m in messages if m.get("role") == "system")
     prompt = "\n".join(_text(m) for m in messages if m.get("role") != "system")
@@ -158,6 +162,7 @@ def _chat(record: Record, content: dict[str, Any]) -> Body | Events:
                 "usage": usage,
             },
         ),
+        headers,
     )
 
 

@@ -69,6 +69,22 @@ class Quotas:
             self._used[key] += amount
         return None
 
+    def left(self, call: Call, now: float) -> dict[str, tuple[int, int]]:
+        """Limit and what is left of it in the running minute, by metric, where there is a limit."""
+        found: dict[str, tuple[int, int]] = {}
+        begins = now - now % MINUTE
+        for quota in self.quotas:
+            if not quota.covers(call):
+                continue
+            for metric, limit in (
+                ("requests", quota.requests_per_minute),
+                ("tokens", quota.tokens_per_minute),
+            ):
+                key = (call.key, f"{call.provider}/{call.model}", metric, MINUTE, begins)
+                if limit:
+                    found[metric] = (limit, max(0, limit - self._used[key]))
+        return found
+
     def reset(self) -> None:
         """Forgets quotas and counts."""
         self.quotas.clear()

@@ -8,7 +8,7 @@ from meshkit import settings
 from meshkit.providers.catalogue import Operation
 from meshkit.providers.check import SECONDS, Finding, Tried, main, named, tried
 from meshkit.providers.settings import Providers
-from services.generation.language_model import Finished, Message, Prompt, Role
+from services.generation.language_model import Finished, Left, Message, Prompt, Role
 from services.generation.opening import open_models
 from services.generation.settings import GenerationSettings
 
@@ -29,21 +29,32 @@ async def _try(name: str) -> Finding:
     async def call() -> Tried:
         [model] = open_models([name])
         began = time.perf_counter()
-        pieces, first, cost, ended = 0, 0.0, 0, ""
+        pieces, first, cost, ended, left = 0, 0.0, 0, "", ""
         try:
             stream = model.stream(PROMPT, max_tokens=MOST_TOKENS, seconds=SECONDS, patience=SECONDS)
             async for step in stream:
                 if isinstance(step, Finished):
                     cost, ended = step.spent.cost_micro_usd, step.finish.value
+                    left = _left(step.left)
                 else:
                     first = first or (time.perf_counter() - began) * 1000
                     pieces += 1
         finally:
             await model.close()
-        remark = f"first word after {first:.0f} ms, {pieces} pieces, ended by {ended}"
+        remark = f"first word after {first:.0f} ms, {pieces} pieces, ended by {ended}{left}"
         return Tried(remark, cost_micro_usd=cost)
 
     return await tried(name, "generation", call)
+
+
+def _left(left: Left) -> str:
+    """What the provider said of the minute's quota; empty when it said nothing."""
+    said = []
+    if left.requests is not None:
+        said.append(f"{left.requests} requests")
+    if left.tokens is not None:
+        said.append(f"{left.tokens} tokens")
+    return f"; left this minute: {' and '.join(said)}" if said else ""
 
 
 if __name__ == "__main__":

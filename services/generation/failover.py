@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshkit.logging import logger
 from meshkit.providers.catalogue import estimated_tokens
@@ -128,7 +128,7 @@ class LanguageModels:
                     if isinstance(step, Finished):
                         spent = step.spent if not step.spent.estimated else None
                         spent = spent or model.estimate(prompt, estimated_tokens(text))
-                        yield Finished(step.finish, spent)
+                        yield replace(step, spent=spent)
                     else:
                         text.append(step)
                         yield step

@@ -59,11 +59,20 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of the running minute's quota, where the provider says."""
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The closing word of a stream."""
 
     finish: Finish
     spent: Spent
+    left: Left = Left()
 
 
 class LanguageModel(Protocol):

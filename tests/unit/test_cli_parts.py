@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,7 @@ def test_a_provider_without_a_key_is_named_with_its_variable() -> None:
 def test_each_service_tries_its_own_adapters(simulator: RunningSimulator) -> None:
     simulator.fault("key_leaked", provider="gemini", operation="generate")
     simulator.fault("rate_limited", provider="cohere", operation="rerank", retry_after=9)
+    simulator.quota(provider="anthropic", requests_per_minute=50, tokens_per_minute=9000)
     environment = {**os.environ, **simulator.environment()}
     environment["CITEMESH_EMBEDDING_SPACES"] = "gemini/gemini-embedding-001@768"
     findings = api_findings(environment)
@@ -213,6 +215,7 @@ def test_each_service_tries_its_own_adapters(simulator: RunningSimulator) -> Non
     assert [f.dimensions for f in findings[:2]] == [768, 2048]
     assert "again in 9 s" in findings[2].remark
     assert findings[3].reason == "PROVIDER_KEY_REJECTED"
+    assert re.search(r"left this minute: 49 requests and 89\d\d tokens", findings[4].remark)
     assert all(f.ms and f.cost_micro_usd for f in findings if f.works)
     assert "test-key" not in repr(findings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from anthropic import AsyncAnthropic, omit
 from anthropic.types import MessageParam, TextBlockParam, Usage
@@ -10,7 +10,7 @@ from anthropic.types import MessageParam, TextBlockParam, Usage
 from meshkit.providers import anthropic
 from meshkit.providers.catalogue import Model, Operation
 from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
-from services.generation.language_model import Finish, Finished, Message, Prompt, Role, Spent
+from services.generation.language_model import Finish, Finished, Left, Message, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import timed
 
@@ -81,7 +81,8 @@ class AnthropicModel:
                     written = event.usage.output_tokens
                     finish = event.delta.stop_reason
                 elif event.type == "message_stop":
-                    yield Finished(self._finish(finish), self._spent(read, written))
+                    left = _left(events.response.headers)
+                    yield Finished(self._finish(finish), self._spent(read, written), left)
                     return
         raise StreamTruncated(self._target)
 
@@ -106,6 +107,13 @@ class AnthropicModel:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+
+def _left(headers: Mapping[str, str]) -> Left:
+    values = [
+        headers.get(f"anthropic-ratelimit-{what}-remaining", "") for what in ("requests", "tokens")
+    ]
+    return Left(*(int(value) if value.isdigit() else None for value in values))
 
 
 def _block(text: str, *, cached: bool) -> TextBlockParam:

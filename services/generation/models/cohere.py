@@ -24,7 +24,7 @@ from meshkit.providers.errors import (
     Target,
     TimedOut,
 )
-from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
+from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import timed
 
@@ -85,7 +85,13 @@ class CohereModel:
                 elif content["type"] == "message-end":
                     delta = content.get("delta") or {}
                     finish = self._finish(str(delta.get("finish_reason")))
-                    yield Finished(finish, self._spent(delta.get("usage") or {}))
+                    # Keys of the free trial have this header, others no quota worth a name.
+                    left = raw.response.headers.get("x-trial-endpoint-call-remaining", "")
+                    yield Finished(
+                        finish,
+                        self._spent(delta.get("usage") or {}),
+                        Left(int(left) if left.isdigit() else None),
+                    )
                     return
         raise StreamTruncated(self._target)
 
