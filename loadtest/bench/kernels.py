@@ -28,6 +28,8 @@ from services.retrieval.lexical.tantivy_index import TantivyIndex
 SPACE = "local/bge-small-en-v1.5@384"
 RERANKER = "ms-marco-MiniLM-L-12-v2"
 DEPTH = 50
+RERANKED, WINDOW_TOKENS = 6, 64
+"""What the cross-encoder reads of a search, by the services' defaults."""
 PROJECT = "bench"
 
 
@@ -53,7 +55,7 @@ class Kernels:
         weights = ensure([name.model, RERANKER])
         self._threads = ModelThreads(2, "bench")
         self.embedder = LocalEmbedder(name, weights[name.model], self._threads)
-        self.reranker = LocalReranker(weights[RERANKER], self._threads, window_tokens=100)
+        self.reranker = LocalReranker(weights[RERANKER], self._threads, window_tokens=WINDOW_TOKENS)
         self._dense = dense
         self.table = table
         self._statement = (

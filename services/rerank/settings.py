@@ -20,7 +20,7 @@ class RerankSettings(ServiceSettings, service="rerank"):
     """Weights of the local cross-encoder."""
     workers: int = Field(2, ge=1, le=64)
     """Pairs scored at once, one thread each; more than its cores gains nothing."""
-    window_tokens: int = Field(100, ge=16, le=380)
+    window_tokens: int = Field(64, ge=16, le=380)
     """Tokens of a passage that are read unless a caller asks for whole passages; the cost of a
     pair grows with them."""
     margin_seconds: float = Field(0.03, ge=0)

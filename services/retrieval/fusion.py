@@ -31,6 +31,9 @@ class RankedList:
     """Score of each, descending; only min-max reads them."""
     weight: float = 1.0
     """How much the list counts, 0 or more; 0 is as if it were not there."""
+    floor: float | None = None
+    """Score of what does not match at all, if the index has one (0 for BM25): min-max
+    scales from there (Bruch, Gai and Ingber 2023). None scales from the list's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,11 @@ def _reciprocal(ranked: RankedList) -> list[float]:
 
 
 def _min_max(ranked: RankedList) -> list[float]:
-    """Scores scaled to 0..1 within the list; a list of equals counts fully."""
+    """Scores scaled to 0..1 from the floor or the last to the first; equals count fully."""
     if not ranked.scores:
         return []
     low, high = min(ranked.scores), max(ranked.scores)
+    low = low if ranked.floor is None else min(low, ranked.floor)
     if high <= low:
         return [ranked.weight] * len(ranked.scores)
     return [ranked.weight * ((score - low) / (high - low)) for score in ranked.scores]

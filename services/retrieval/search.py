@@ -42,6 +42,7 @@ from services.retrieval.upstream import Embedder, ModelUsage, QueryVector, Reran
 
 log = logger(__name__)
 
+NOTHING = RankedList([], [])
 DATE_OVERFETCH = 8
 """The lexical index knows no dates: with one in the filter it is asked for more."""
 
@@ -285,7 +286,8 @@ class Searcher:
         self, plan: _Plan, weights: _Weights, candidates: Candidates, lexical: LexicalHits | None
     ) -> list[Fused]:
         dense = RankedList(candidates.dense_keys, candidates.similarities)
-        words = RankedList(lexical.keys, lexical.scores) if lexical else RankedList([], [])
+        # What has none of the words would score 0 by BM25.
+        words = RankedList(lexical.keys, lexical.scores, floor=0.0) if lexical else NOTHING
         if dense.keys and words.keys:
             lead = certainty if weights.by_lead else lambda _: 1.0
             dense = replace(dense, weight=weights.dense * lead(dense.scores))

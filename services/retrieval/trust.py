@@ -9,7 +9,7 @@ So a list that is not trusted counts little:
 - by rank (RRF), less than 1 / (k + 2): it can then turn over no two neighbours
   at the top of the trusted list, and still adds what words did not find;
 - by score (min-max), three tenths: what little such a model knows helps there
-  (German .934 -> .945), because a small lead moves nothing far.
+  (German .934 -> .946), because a small lead moves nothing far.
 
 The second is the scores, for both lists: ranks forget by how much the first hit
 leads. A list whose first hit stands out is sure of it, one whose scores slope
@@ -26,8 +26,9 @@ from services.retrieval.fusion import Fusion
 
 UNTRUSTED = {Fusion.RRF: 0.01, Fusion.MIN_MAX: 0.3}
 """Weight of a list that is not trusted, of one that is: 1."""
-LEAD_COUNTS = 4.0
-"""A list whose first hit leads by the whole spread of its scores weighs 1 + this."""
+LEAD_COUNTS = 1.0
+"""A list whose first hit leads by the whole spread of its scores weighs 1 + this. Chosen on
+SciFact's training queries; on XQuAD en it lifts nDCG@10 from .9725 to .9769."""
 SURE = 0.3
 """Probability from which a language is believed. Of XQuAD's questions 99.8 % of the German,
 all Chinese and 0.3 % of the English ones are then said to be in another than English."""

@@ -20,7 +20,8 @@ def ranked(draw: st.DrawFn, max_key: int = 30) -> RankedList:
     keys = draw(st.lists(st.integers(1, max_key), unique=True, max_size=20))
     finite = st.floats(-1e6, 1e6, allow_nan=False)
     scores = sorted(draw(st.lists(finite, min_size=len(keys), max_size=len(keys))), reverse=True)
-    return RankedList(keys, scores, draw(st.floats(0.01, 10)))
+    floor = draw(st.none() | finite)
+    return RankedList(keys, scores, draw(st.floats(0.01, 10)), floor)
 
 
 lists = st.lists(ranked(), max_size=4)
@@ -49,7 +50,7 @@ def test_appearing_in_one_more_list_never_lowers_a_score(
 def test_weight_zero_equals_absence(
     given_lists: list[RankedList], extra: RankedList, method: Fusion
 ) -> None:
-    silent = RankedList(extra.keys, extra.scores, 0.0)
+    silent = replace(extra, weight=0.0)
     assert fuse([*given_lists, silent], method) == fuse(given_lists, method)
 
 
@@ -93,6 +94,11 @@ def test_reciprocal_rank_fusion_is_the_published_formula() -> None:
 def test_min_max_counts_a_list_of_equals_fully() -> None:
     fused = fuse([RankedList([1, 2], [5.0, 5.0]), RankedList([2], [0.1])], Fusion.MIN_MAX)
     assert fused == [Fused(2, 2.0), Fused(1, 1.0)]
+
+
+def test_min_max_scales_from_what_does_not_match_at_all() -> None:
+    words = RankedList([1, 2], [10.0, 9.0], floor=0.0)
+    assert fuse([words], Fusion.MIN_MAX) == [Fused(1, 1.0), Fused(2, 0.9)]
 
 
 def test_a_second_opinion_moves_a_hit_but_does_not_replace_the_order() -> None:
