@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Protocol
 
 
@@ -33,6 +34,14 @@ class Prompt:
     """Instructions, the same in every call."""
     messages: tuple[Message, ...]
     """The dialogue; the last message is the user's."""
+
+    @property
+    def turns(self) -> list[tuple[Role, list[Message]]]:
+        """The dialogue with messages of the same role, one after the other, in one turn."""
+        return [
+            (role, list(messages))
+            for role, messages in groupby(self.messages, key=lambda message: message.role)
+        ]
 
     @property
     def texts(self) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 
 from anthropic import AsyncAnthropic, omit
 from anthropic.types import MessageParam, TextBlockParam, Usage
@@ -10,7 +10,7 @@ from anthropic.types import MessageParam, TextBlockParam, Usage
 from meshkit.providers import anthropic
 from meshkit.providers.catalogue import Model, Operation
 from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
-from services.generation.language_model import Finish, Finished, Left, Message, Prompt, Role, Spent
+from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import timed
 
@@ -63,7 +63,7 @@ class AnthropicModel:
             model=self.model,
             max_tokens=max_tokens + self._listed.thinking_tokens,
             system=[_block(prompt.system, cached=True)] if prompt.system else omit,
-            messages=_messages(prompt.messages),
+            messages=_messages(prompt),
             thinking={"type": "disabled"} if thinking == "disabled" else omit,
             stream=True,
             timeout=max(0.001, seconds),
@@ -123,18 +123,13 @@ def _block(text: str, *, cached: bool) -> TextBlockParam:
     return block
 
 
-def _messages(messages: Sequence[Message]) -> list[MessageParam]:
-    """Messages of the same role in one turn."""
+def _messages(prompt: Prompt) -> list[MessageParam]:
     turns: list[MessageParam] = []
-    blocks: list[TextBlockParam] = []
-    role: Role | None = None
-    for message in messages:
-        if message.role is not role:
-            role, blocks = message.role, []
-            turns.append(
-                {"role": "user", "content": blocks}
-                if role is Role.USER
-                else {"role": "assistant", "content": blocks}
-            )
-        blocks.append(_block(message.text, cached=message.cached))
+    for role, messages in prompt.turns:
+        blocks = [_block(message.text, cached=message.cached) for message in messages]
+        turns.append(
+            {"role": "user", "content": blocks}
+            if role is Role.USER
+            else {"role": "assistant", "content": blocks}
+        )
     return turns

@@ -124,9 +124,10 @@ def _messages(prompt: Prompt) -> list[ChatMessageV2]:
     found: list[ChatMessageV2] = []
     if prompt.system:
         found.append(SystemChatMessageV2(content=prompt.system))
-    for message in prompt.messages:
-        if message.role is Role.USER:
-            found.append(UserChatMessageV2(content=message.text))
-        else:
-            found.append(AssistantChatMessageV2(content=message.text))
+    for role, messages in prompt.turns:
+        text = "\n\n".join(message.text for message in messages)
+        user = role is Role.USER
+        found.append(
+            UserChatMessageV2(content=text) if user else AssistantChatMessageV2(content=text)
+        )
     return found

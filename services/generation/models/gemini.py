@@ -10,7 +10,7 @@ from google.genai import types
 from meshkit.providers import gemini
 from meshkit.providers.catalogue import Model, Operation
 from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
-from services.generation.language_model import Finish, Finished, Message, Prompt, Role, Spent
+from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import timed
 
@@ -62,7 +62,7 @@ class GeminiModel:
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
             http_options=gemini.options(seconds),
         )
-        steps = self._steps(_contents(prompt.messages), config)
+        steps = self._steps(_contents(prompt), config)
         return timed(steps, self._target, gemini.classify, seconds=seconds, patience=patience)
 
     async def _steps(
@@ -122,14 +122,8 @@ def _thinking(level: str) -> types.ThinkingConfig | None:
     return types.ThinkingConfig(thinking_level=types.ThinkingLevel(level)) if level else None
 
 
-def _contents(messages: Sequence[Message]) -> types.ContentListUnion:
-    """Messages of the same role in one turn."""
-    turns: list[types.Content] = []
-    for message in messages:
-        role = ROLES[message.role]
-        if not turns or turns[-1].role != role:
-            turns.append(types.Content(role=role, parts=[]))
-        parts = turns[-1].parts
-        assert parts is not None
-        parts.append(types.Part(text=message.text))
-    return list(turns)
+def _contents(prompt: Prompt) -> types.ContentListUnion:
+    return [
+        types.Content(role=ROLES[role], parts=[types.Part(text=m.text) for m in messages])
+        for role, messages in prompt.turns
+    ]
