@@ -8,11 +8,11 @@ from anthropic import AsyncAnthropic, omit
 from anthropic.types import MessageParam, TextBlockParam, Usage
 
 from meshkit.providers import anthropic
-from meshkit.providers.catalogue import Model, Operation
-from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
+from meshkit.providers.catalogue import Model
+from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import timed
+from services.generation.models.streaming import StreamingModel
 
 FINISHES = {
     "end_turn": Finish.STOP,
@@ -22,42 +22,20 @@ FINISHES = {
 }
 
 
-class AnthropicModel:
+class AnthropicModel(StreamingModel):
     """See `LanguageModel`. Instructions, and what a message says, are marked for its cache.
 
     Its models take no sampling temperature any more.
     """
 
     def __init__(self, model: Model, client: AsyncAnthropic) -> None:
-        self.provider = model.provider
-        self.model = model.model
-        self._listed = model
+        super().__init__(model, anthropic.classify)
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.GENERATE)
-
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
-        """See `LanguageModel`."""
-        return accounting.estimate(
-            self._listed, prompt, output_tokens + self._listed.thinking_tokens
-        )
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        seconds: float,
-        patience: float,
-        temperature: float | None = None,
-    ) -> AsyncGenerator[str | Finished, None]:
-        """See `LanguageModel`."""
-        del temperature
-        steps = self._steps(prompt, max_tokens, seconds)
-        return timed(steps, self._target, anthropic.classify, seconds=seconds, patience=patience)
 
     async def _steps(
-        self, prompt: Prompt, max_tokens: int, seconds: float
+        self, prompt: Prompt, max_tokens: int, seconds: float, temperature: float | None
     ) -> AsyncGenerator[str | Finished, None]:
+        del temperature
         thinking = self._listed.thinking
         events = await self._client.messages.create(
             model=self.model,

@@ -16,17 +16,16 @@ from cohere.types import (
 )
 
 from meshkit.providers import cohere
-from meshkit.providers.catalogue import Model, Operation
+from meshkit.providers.catalogue import Model
 from meshkit.providers.errors import (
     MalformedResponse,
     ServerFailed,
     StreamTruncated,
-    Target,
     TimedOut,
 )
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import timed
+from services.generation.models.streaming import StreamingModel
 
 FINISHES = {
     "COMPLETE": Finish.STOP,
@@ -35,32 +34,12 @@ FINISHES = {
 }
 
 
-class CohereModel:
+class CohereModel(StreamingModel):
     """See `LanguageModel`."""
 
     def __init__(self, model: Model, client: AsyncClientV2) -> None:
-        self.provider = model.provider
-        self.model = model.model
-        self._listed = model
+        super().__init__(model, cohere.classify)
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.GENERATE)
-
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
-        """See `LanguageModel`."""
-        return accounting.estimate(self._listed, prompt, output_tokens)
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        seconds: float,
-        patience: float,
-        temperature: float | None = None,
-    ) -> AsyncGenerator[str | Finished, None]:
-        """See `LanguageModel`."""
-        steps = self._steps(prompt, max_tokens, seconds, temperature)
-        return timed(steps, self._target, cohere.classify, seconds=seconds, patience=patience)
 
     async def _steps(
         self, prompt: Prompt, max_tokens: int, seconds: float, temperature: float | None

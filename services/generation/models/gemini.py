@@ -8,11 +8,11 @@ import httpx2
 from google.genai import types
 
 from meshkit.providers import gemini
-from meshkit.providers.catalogue import Model, Operation
-from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
+from meshkit.providers.catalogue import Model
+from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated
 from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import timed
+from services.generation.models.streaming import StreamingModel
 
 FINISHES = {types.FinishReason.STOP: Finish.STOP, types.FinishReason.MAX_TOKENS: Finish.MAX_TOKENS}
 BLOCKED = frozenset(
@@ -28,32 +28,16 @@ BLOCKED = frozenset(
 ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
 
 
-class GeminiModel:
+class GeminiModel(StreamingModel):
     """See `LanguageModel`. Gemini caches prompts by their beginnings without being told."""
 
     def __init__(self, model: Model, client: gemini.Client) -> None:
-        self.provider = model.provider
-        self.model = model.model
-        self._listed = model
+        super().__init__(model, gemini.classify)
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.GENERATE)
 
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
-        """See `LanguageModel`."""
-        return accounting.estimate(
-            self._listed, prompt, output_tokens + self._listed.thinking_tokens
-        )
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        seconds: float,
-        patience: float,
-        temperature: float | None = None,
+    async def _steps(
+        self, prompt: Prompt, max_tokens: int, seconds: float, temperature: float | None
     ) -> AsyncGenerator[str | Finished, None]:
-        """See `LanguageModel`."""
         config = types.GenerateContentConfig(
             system_instruction=prompt.system or None,
             max_output_tokens=max_tokens + self._listed.thinking_tokens,
@@ -62,17 +46,11 @@ class GeminiModel:
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
             http_options=gemini.options(seconds),
         )
-        steps = self._steps(_contents(prompt), config)
-        return timed(steps, self._target, gemini.classify, seconds=seconds, patience=patience)
-
-    async def _steps(
-        self, contents: types.ContentListUnion, config: types.GenerateContentConfig
-    ) -> AsyncGenerator[str | Finished, None]:
         responses: Sequence[httpx2.Response] = ()
         try:
             with gemini.opened() as responses:
                 chunks = await self._client.models.generate_content_stream(
-                    model=self.model, contents=contents, config=config
+                    model=self.model, contents=_contents(prompt), config=config
                 )
                 # The call goes out with the first step.
                 chunk = await anext(aiter(chunks), None)

@@ -1,47 +1,72 @@
-"""What every stream of a provider has: a deadline, errors of our taxonomy, an end that counts."""
+"""What the providers' models share: deadlines, errors of our taxonomy, an end that counts."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from meshkit.providers.attempt import Classify, attempt, until, within
+from meshkit.providers.catalogue import Model, Operation
 from meshkit.providers.errors import StreamTruncated, Target
-from services.generation.language_model import Finished
+from services.generation.language_model import Finished, Prompt, Spent
+from services.generation.models import accounting
 
 
-async def timed(
-    steps: AsyncGenerator[str | Finished, None],
-    target: Target,
-    classify: Classify,
-    *,
-    seconds: float,
-    patience: float,
-) -> AsyncGenerator[str | Finished, None]:
-    """The steps of a stream as a `LanguageModel` gives them.
+class StreamingModel(ABC):
+    """A `LanguageModel` over an SDK's stream; what differs is `_steps` and `close`.
 
     Args:
-        steps: Pieces of text and at last one `Finished`; closed in any case.
-        target: What is called.
+        listed: The model as the catalogue has it.
         classify: What the SDK's exceptions mean.
-        seconds: Time until the last step.
-        patience: Time until the first one.
-
-    Raises:
-        ProviderError: what the steps ran into, or that they ended without `Finished`.
     """
-    ends, step_ends = until(seconds), until(min(patience, seconds))
-    async with attempt(target, classify), aclosing(steps):
-        complete = False
-        while True:
-            try:
-                async with within(step_ends, target):
-                    step = await anext(steps)
-            except StopAsyncIteration:
-                break
-            step_ends = ends
-            complete = isinstance(step, Finished)
-            if step:
-                yield step
-        if not complete:
-            raise StreamTruncated(target)
+
+    def __init__(self, listed: Model, classify: Classify) -> None:
+        self.provider = listed.provider
+        self.model = listed.model
+        self._listed = listed
+        self._classify = classify
+        self._target = Target(listed.provider, listed.model, Operation.GENERATE)
+
+    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
+        """See `LanguageModel`."""
+        return accounting.estimate(
+            self._listed, prompt, output_tokens + self._listed.thinking_tokens
+        )
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        seconds: float,
+        patience: float,
+        temperature: float | None = None,
+    ) -> AsyncGenerator[str | Finished, None]:
+        """See `LanguageModel`."""
+        ends, step_ends = until(seconds), until(min(patience, seconds))
+        steps = self._steps(prompt, max_tokens, seconds, temperature)
+        async with attempt(self._target, self._classify), aclosing(steps):
+            complete = False
+            while True:
+                try:
+                    async with within(step_ends, self._target):
+                        step = await anext(steps)
+                except StopAsyncIteration:
+                    break
+                step_ends = ends
+                complete = isinstance(step, Finished)
+                if step:
+                    yield step
+            if not complete:
+                raise StreamTruncated(self._target)
+
+    @abstractmethod
+    def _steps(
+        self, prompt: Prompt, max_tokens: int, seconds: float, temperature: float | None
+    ) -> AsyncGenerator[str | Finished, None]:
+        """Pieces of text and at last one `Finished`, by the SDK; closing it closes the response."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes the connections."""
