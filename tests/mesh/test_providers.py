@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +178,25 @@ def test_a_caller_that_goes_away_closes_the_providers_stream(simulated: Simulate
                 break
     counts = simulated.providers.counts
     wait_until(lambda: counts("gemini", "generate").get("abandoned") == 1, 5, "it is closed")
+
+
+def test_the_providers_of_a_simulated_mesh_can_be_checked(simulated: Simulated) -> None:
+    simulated.providers.fault("key_leaked", provider="anthropic")
+    check = [sys.executable, "-m", "meshkit.cli", "providers", "check", "--json"]
+    done = subprocess.run(
+        [*check, "--data", str(simulated.mesh.data.root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    found = {(f["provider"], f["use"]): f for f in json.loads(done.stdout)}
+    assert [found["mesh", use]["works"] for use in ("embedding", "rerank")] == [True, True]
+    assert found["gemini", "generation"]["works"]
+    assert found["gemini", "embedding"]["dimensions"] == 3072
+    assert found["anthropic", "generation"]["reason"] == "PROVIDER_KEY_REJECTED"
+    # One that is to be used does not work.
+    assert done.returncode == 1
+    assert "anthropic (generation)" in done.stderr
 
 
 def test_no_key_and_no_text_of_a_document_is_in_a_log(simulated: Simulated) -> None:
