@@ -8,18 +8,16 @@ than the running text.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
-from pathlib import Path
-from statistics import median
 
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pypdfium2.raw as pdfium_c  # type: ignore[import-untyped]
 
+from services.ingestion.extraction import ocr
 from services.ingestion.extraction.decoding import tidy
 from services.ingestion.extraction.model import (
     HEADING_CHARACTERS,
@@ -27,8 +25,12 @@ from services.ingestion.extraction.model import (
     FileRefused,
     Heading,
     PageSpan,
+    Source,
     TextBuilder,
 )
+from services.ingestion.extraction.pdf_layout import Line, in_reading_order, usual_distance
+from services.ingestion.extraction.pdf_page import HYPHENATED, Page
+from services.ingestion.extraction.tools import Tools
 
 _GAP = 1.45
 """Distance between lines, in usual distances, above which a paragraph ends."""
@@ -38,68 +40,70 @@ _MOST_HEADING_LINES = 3
 _RUNNING_TITLE = 4
 """A title seen this often is a page's running head or a table's, not a heading."""
 _OUTLINE_DEPTH = 9
-_HYPHENATED = re.compile("[\x02\ufffe]\n?")
 _MACHINE_TITLE = re.compile(
     r"^[\d\W_]*$|^(untitled|microsoft word\b.*|document\d*)$|\.\w{2,4}$", re.IGNORECASE
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of text; baselines in points from the page's bottom.
-
-    The two differ when pdfium has joined lines at a hyphen.
-    """
-
-    text: str
-    baseline: float
-    last_baseline: float
-    size: float
-    weight: int
-    start: int = 0
-
-
-def extract(path: Path, progress: Callable[[int, int], None]) -> Extracted:
-    """Reads every page.
-
-    Args:
-        path: The file.
-        progress: Told pages done and to do.
+def extract(source: Source, tools: Tools) -> Extracted:
+    """Reads every page; one that is a picture is recognised.
 
     Raises:
-        FileRefused: FILE_ENCRYPTED, FILE_CORRUPT or NO_TEXT.
+        FileRefused: FILE_ENCRYPTED, FILE_CORRUPT, NO_TEXT or OCR_UNAVAILABLE.
     """
-    document = _open(path)
+    document = _open(source)
     count = len(document)
     out = TextBuilder()
     pages: list[PageSpan] = []
-    lines: list[_Line] = []
-    unread: list[int] = []
+    lines: list[Line] = []
+    unread = _Unread()
     for number in range(1, count + 1):
         start = out.length
-        try:
-            found = _read_page(document, number - 1)
-        except pdfium.PdfiumError:
-            found = []
-        if not found:
-            unread.append(number)
-        lines += _write_page(found, out)
+        lines += _write_page(document, number, out, tools, unread)
         pages.append(PageSpan(number, start, out.length))
-        progress(number, count)
+        tools.progress(number, count)
     text = out.text()
     if not text.strip():
-        raise FileRefused(
-            "NO_TEXT",
-            "The PDF's pages are images without text; run text recognition (OCR) on it first.",
-        )
+        raise unread.refusal()
     headings = _outline(document, text, pages) or _by_style(lines)
-    warnings = (f"no text on pages {_ranges(unread)}",) if unread else ()
-    return Extracted(text, tuple(pages), tuple(headings), _title(document), warnings)
+    return Extracted(
+        text, tuple(pages), tuple(headings), title=_title(document), warnings=unread.warnings()
+    )
 
 
-def _open(path: Path) -> pdfium.PdfDocument:
+class _Unread:
+    """Pages without text, by why."""
+
+    def __init__(self) -> None:
+        self.damaged: list[int] = []
+        self.empty: list[int] = []
+        self.unrecognised: list[int] = []
+        self.beyond: list[int] = []
+
+    def refusal(self) -> FileRefused:
+        """Why a document has no text at all."""
+        if self.unrecognised:
+            return ocr.unavailable()
+        if self.damaged:
+            return FileRefused(
+                "FILE_CORRUPT", "None of the PDF's pages can be read; save it anew and upload that."
+            )
+        return FileRefused("NO_TEXT", "No text can be found or recognised on the PDF's pages.")
+
+    def warnings(self) -> tuple[str, ...]:
+        """A remark per kind."""
+        found = (
+            (self.damaged, "damaged pages left out: {}"),
+            (self.empty, "no text on pages {}"),
+            (self.unrecognised, f"pages not recognised: {{}}; {ocr.INSTALL} and reprocess"),
+            (self.beyond, "too many pages to recognise; left out: {}"),
+        )
+        return tuple(remark.format(_ranges(pages)) for pages, remark in found if pages)
+
+
+def _open(source: Source) -> pdfium.PdfDocument:
     try:
-        document = pdfium.PdfDocument(path)
+        document = pdfium.PdfDocument(source.content)
         if len(document):
             return document
     except pdfium.PdfiumError as error:
@@ -114,69 +118,57 @@ def _open(path: Path) -> pdfium.PdfDocument:
     raise FileRefused("FILE_CORRUPT", "The PDF is damaged or was cut off; upload it again in full.")
 
 
-def _read_page(document: pdfium.PdfDocument, index: int) -> list[_Line]:
-    page = document[index]
+def _write_page(
+    document: pdfium.PdfDocument, number: int, out: TextBuilder, tools: Tools, unread: _Unread
+) -> list[Line]:
+    """Writes the text of a page; returns the lines whose style is known."""
     try:
-        textpage = page.get_textpage()
-        try:
-            return list(_lines(textpage))
-        finally:
-            textpage.close()
-    finally:
-        page.close()
+        with Page(document, number - 1) as page:
+            found = page.lines()
+            recognised = _recognise(page, number, tools, unread) if page.is_picture(found) else ""
+    except pdfium.PdfiumError:
+        unread.damaged.append(number)
+        return []
+    if len(recognised) > sum(len(line.text) for line in found):
+        _separate(out)
+        out.add(recognised)
+        return []
+    return _write_lines(in_reading_order(found), out)
 
 
-def _lines(textpage: pdfium.PdfTextPage) -> Iterator[_Line]:
-    position = 0
-    x, y = ctypes.c_double(), ctypes.c_double()
-    content = textpage.get_text_range()
-    for raw in content.split("\n"):
-        text = tidy(raw.rstrip("\r"))
-        lead = len(raw) - len(raw.lstrip())
-        if text.strip():
-            char = _char(textpage, position + lead)
-            # The baseline: boxes of single letters differ in height.
-            pdfium_c.FPDFText_GetCharOrigin(textpage.raw, char, x, y)
-            size = pdfium_c.FPDFText_GetFontSize(textpage.raw, char)
-            weight = pdfium_c.FPDFText_GetFontWeight(textpage.raw, char)
-            first = last = y.value
-            if _HYPHENATED.search(raw):
-                pdfium_c.FPDFText_GetCharOrigin(
-                    textpage.raw, _char(textpage, position + _units(raw.rstrip()) - 1), x, y
-                )
-                last = y.value
-            yield _Line(text.strip(), first, last, round(size, 1), weight)
-        position += _units(raw) + 1
+def _recognise(page: Page, number: int, tools: Tools, unread: _Unread) -> str:
+    if tools.ocr.exhausted:
+        unread.beyond.append(number)
+        return ""
+    if not tools.ocr.available:
+        unread.unrecognised.append(number)
+        return ""
+    text = tools.ocr.read(page.raster())
+    if not text:
+        unread.empty.append(number)
+    return text
 
 
-def _char(textpage: pdfium.PdfTextPage, position: int) -> int:
-    """Index of the glyph behind a position in the page's text."""
-    return int(pdfium_c.FPDFText_GetCharIndexFromTextIndex(textpage.raw, position))
-
-
-def _units(text: str) -> int:
-    """Length as pdfium counts it, in UTF-16 units."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def _write_page(found: Sequence[_Line], out: TextBuilder) -> list[_Line]:
-    """Writes the lines, apart by an empty line where the page shows a gap."""
-    drops = [above.last_baseline - below.baseline for above, below in pairwise(found)]
-    usual = median([drop for drop in drops if drop > 1] or [0.0])
-    if out.length and found:
+def _separate(out: TextBuilder) -> None:
+    if out.length:
         out.add("\n\n")
-    placed: list[_Line] = []
-    for index, line in enumerate(found):
-        text = line.text
-        if index:
-            hyphenated = found[index - 1].text[-1] in "\x02\ufffe"
-            drop = drops[index - 1]
+
+
+def _write_lines(found: Sequence[Line], out: TextBuilder) -> list[Line]:
+    """Writes the lines, apart by an empty line where the page shows a gap."""
+    usual = usual_distance(found)
+    placed: list[Line] = []
+    if found:
+        _separate(out)
+    for above, line in pairwise([None, *found]):
+        assert line is not None
+        if above is not None and above.text[-1] not in "\x02\ufffe":
+            drop = above.last_baseline - line.baseline
             # A jump upwards is the next column.
             apart = usual and (drop > usual * _GAP or drop < -usual)
-            if not hyphenated:
-                out.add("\n\n" if apart else "\n")
-        start = out.add(_HYPHENATED.sub("", text))
-        placed.append(replace(line, start=start, text=_HYPHENATED.sub("", text)))
+            out.add("\n\n" if apart else "\n")
+        text = HYPHENATED.sub("", line.text)
+        placed.append(replace(line, start=out.add(text), text=text))
     return placed
 
 
@@ -208,14 +200,16 @@ def _outline(document: pdfium.PdfDocument, text: str, pages: Sequence[PageSpan])
     return headings
 
 
-def _by_style(lines: Sequence[_Line]) -> list[Heading]:
+def _by_style(lines: Sequence[Line]) -> list[Heading]:
     """Short runs of lines set larger or bolder than most of the text."""
     weights: Counter[tuple[float, int]] = Counter()
     for line in lines:
         weights[line.size, line.weight] += len(line.text)
+    if not weights:
+        return []
     (body_size, body_weight), _ = weights.most_common(1)[0]
 
-    def style(line: _Line) -> tuple[float, int, bool] | None:
+    def style(line: Line) -> tuple[float, int, bool] | None:
         larger = line.size > body_size + 0.5
         bolder = line.weight > body_weight + 50 and line.size > body_size - 0.5
         if not (larger or bolder) or not _is_title(line.text):

@@ -1,10 +1,12 @@
 """The process that reads one file under limits, started by `runner`.
 
-    python -m services.ingestion.extraction.worker PATH NAME MEMORY_BYTES CPU_SECONDS
+    python -m services.ingestion.extraction.worker ORDER
 
-Prints JSON lines: `{"progress": [done, total]}` while it reads, then one
-`{"extracted": ...}` or `{"refused": {reason, detail}}`. It imports neither gRPC
-nor the rest of the service, opens no socket, and dies with its parent.
+ORDER is the path, the file's name and the limits as JSON. Prints JSON lines:
+`{"progress": [done, total]}` and `{"allow": seconds}` (more time, for a page to be
+recognised) while it reads, then one `{"extracted": ...}` or `{"refused": {reason,
+detail}}`, with `peak_bytes` beside it. It imports neither gRPC nor the rest of the
+service, opens no socket, writes no file, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -12,67 +14,73 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
 
-from services.ingestion.extraction import decoding, markdown, media
-from services.ingestion.extraction.model import DOCX, HTML, MARKDOWN, PDF, Extracted, FileRefused
+from services.ingestion.extraction.model import FileRefused, Source
+from services.ingestion.extraction.ocr import OcrPolicy, Recogniser
+from services.ingestion.extraction.reading import read
+from services.ingestion.extraction.tools import Tools
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.3
+_DRAWING_SECONDS = 5
 MEMORY_MARK = "out of memory"
 """Written to standard error when memory ran out, for the parent to see."""
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the file named by the arguments and prints the outcome."""
-    path, name, memory_bytes, cpu_seconds = arguments
-    _limit(int(memory_bytes), int(cpu_seconds))
+    """Reads the file named by the order and prints the outcome."""
+    order = json.loads(arguments[0])
+    _limit(order["memory_bytes"], order["cpu_seconds"])
+    ocr = order["ocr"]
+    policy = OcrPolicy(tuple(ocr["languages"]), ocr["page_seconds"], ocr["most_pages"])
+    tools = Tools(progress=_Reporter(), ocr=Recogniser(policy, _allow))
     try:
-        outcome = {"extracted": _extract(Path(path), name).to_json()}
+        found = read(Source(Path(order["path"]), order["name"]), tools)
+        outcome: dict[str, object] = {"extracted": found.to_json()}
     except FileRefused as refused:
         outcome = {"refused": {"reason": refused.reason, "detail": refused.detail}}
     except MemoryError:
         sys.exit(MEMORY_MARK)
-    _print(outcome)
-
-
-def _extract(path: Path, name: str) -> Extracted:
-    media_type = media.of_file(path, name)
-    if media_type == PDF:
-        from services.ingestion.extraction import pdf
-
-        return pdf.extract(path, _Reporter())
-    if media_type == DOCX:
-        from services.ingestion.extraction import docx
-
-        return _with_text(docx.extract(path))
-    data = path.read_bytes()
-    if media_type == HTML:
-        from services.ingestion.extraction import html
-
-        return _with_text(html.extract(data))
-    text = decoding.decode(data)
-    return _with_text(markdown.extract(text) if media_type == MARKDOWN else Extracted(text))
-
-
-def _with_text(extracted: Extracted) -> Extracted:
-    if not extracted.text.strip():
-        raise FileRefused("NO_TEXT", "The file holds no text; nothing in it could be found.")
-    return extracted
+    _print({**outcome, "peak_bytes": _peak_bytes()})
 
 
 def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.nice(10)
+
+
+def _allow(seconds: float) -> None:
+    """More time for a page that is to be recognised: here for drawing it, the rest outside."""
+    limit, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit + _DRAWING_SECONDS, most))
+    _print({"allow": seconds})
+
+
+def _peak_bytes() -> int:
+    """Most memory this process held, and the largest child beside it; at least 0.
+
+    Not `ru_maxrss` of this process: it begins with what the parent held at the fork.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return own if sys.platform == "darwin" else own * 1024
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    own = int(found.group(1)) if found else 0
+    return (own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
 class _Reporter:
