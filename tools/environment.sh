@@ -45,6 +45,20 @@ install_venv_package() {
     fail "$1 cannot make virtual environments: apt install python3-venv (as root), then again"
 }
 
+# Optional: without it scans and images fail with a reason, and everything else works.
+install_tesseract() {
+    command -v tesseract >/dev/null && return
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        say "citemesh: installing tesseract-ocr with apt-get, for scans and images"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends tesseract-ocr \
+            tesseract-ocr-deu tesseract-ocr-fra tesseract-ocr-chi-sim >/dev/null && return
+    fi
+    say "citemesh: scans and images will not be read: apt install tesseract-ocr" \
+        "tesseract-ocr-deu tesseract-ocr-fra tesseract-ocr-chi-sim (brew install tesseract" \
+        "tesseract-lang)"
+}
+
 create() {
     python=$(find_python)
     rm -rf "$directory"
@@ -64,6 +78,8 @@ if ! new_enough "$directory/bin/python" || ! "$directory/bin/python" -m pip --ve
 then
     create
 fi
+
+install_tesseract
 
 say "citemesh: installing [$extras] into $directory (minutes the first time)"
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \

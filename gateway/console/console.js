@@ -221,7 +221,8 @@ let answerId = "";
 function citation(found) {
   const item = element("li", undefined, found.supported ? "" : "unsupported");
   item.value = Number(found.marker) || 0;
-  const place = found.page ? `${found.title}, page ${found.page}` : found.title;
+  const where = found.page ? `page ${found.page}` : found.section;
+  const place = where ? `${found.title}, ${where}` : found.title;
   item.append(element("strong", place));
   if (!found.supported) item.append(element("span", " not supported by the source", "error"));
   item.append(element("blockquote", found.quote));

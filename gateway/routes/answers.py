@@ -47,6 +47,11 @@ class Citation(TypedDict):
     document_id: str
     title: str
     page: int
+    section: str
+    """Sheet with its cells (`Leave!A2:D5`), slide or attachment; empty for other formats."""
+    start: int
+    """First character of the quote in the extracted text, in Unicode code points."""
+    end: int
     quote: str
     supported: bool
 
@@ -113,6 +118,9 @@ def _citation(found: generation_v1.Citation) -> Citation:
         "document_id": found.document_id,
         "title": found.title,
         "page": found.location.page,
+        "section": found.location.section,
+        "start": found.location.start,
+        "end": found.location.end,
         "quote": found.quote,
         "supported": found.supported,
     }
@@ -126,6 +134,7 @@ def _source(found: generation_v1.Source) -> dict[str, Any]:
         "title": found.title,
         "page": found.location.page,
         "heading": " > ".join(found.location.headings),
+        "section": found.location.section,
         "score": found.score,
     }
 

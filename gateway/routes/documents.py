@@ -93,6 +93,11 @@ class Chunk(TypedDict):
     page: int
     page_end: int
     headings: list[str]
+    section: str
+    """Sheet with its cells (`Leave!A2:D5`), slide or attachment; empty for other formats."""
+    start: int
+    """First character in the extracted text, in Unicode code points."""
+    end: int
     text: str
     token_count: int
     flags: list[str]
@@ -350,6 +355,9 @@ def _chunk(found: retrieval_v1.StoredChunk) -> Chunk:
         "page": found.location.page,
         "page_end": found.location.page_end,
         "headings": list(found.location.headings),
+        "section": found.location.section,
+        "start": found.location.start,
+        "end": found.location.end,
         "text": found.text,
         "token_count": found.token_count,
         "flags": list(found.flags),

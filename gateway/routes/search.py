@@ -56,6 +56,7 @@ class Hit(TypedDict):
     page: int
     page_end: int
     heading: str
+    section: str
     """Headings above the passage, outermost first, joined by ` > `."""
     text: str
     score: float
@@ -123,6 +124,7 @@ def _hit(found: retrieval_v1.Hit) -> Hit:
         "page": location.page,
         "page_end": location.page_end,
         "heading": " > ".join(location.headings),
+        "section": location.section,
         "text": chunk.text,
         "score": found.score,
         "signals": {

@@ -10,6 +10,7 @@ from citemesh.embedding import v1 as embedding_v1
 from citemesh.guardrail import v1 as guardrail_v1
 from citemesh.ingestion import v1
 from citemesh.retrieval import v1 as retrieval_v1
+from meshkit.logging import logger
 from meshkit.process import Process, run
 from services.ingestion import tokens
 from services.ingestion.attempt import AttemptPolicy, Tools
@@ -17,6 +18,8 @@ from services.ingestion.blobs import open_store
 from services.ingestion.catalogue import Catalogue
 from services.ingestion.changes import Changes
 from services.ingestion.chunking import ChunkingPolicy, Tokenize
+from services.ingestion.extraction import ocr
+from services.ingestion.extraction.ocr import OcrPolicy
 from services.ingestion.extraction.runner import Limits
 from services.ingestion.measures import watch_backlog
 from services.ingestion.neighbours import Neighbours
@@ -27,6 +30,8 @@ from services.ingestion.servicer import IngestionServicer, Parts
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.worker import SPARE, Worker, WorkerPolicy
 
+log = logger(__name__)
+
 _WATCHED_SECONDS = 1.0
 _DEFAULT_SPACE = "local/bge-small-en-v1.5@384"
 
@@ -36,12 +41,29 @@ def _tokenizer(space: str) -> Tokenize:
     return tokens.for_space(space).offsets
 
 
+def _name_what_is_missing(policy: OcrPolicy) -> None:
+    """One line when scans cannot be read, or not in every language that was asked for."""
+    missing = ocr.missing(policy)
+    if missing.program:
+        log.warning("scans and images cannot be read", remedy=ocr.INSTALL)
+    elif missing.languages:
+        names = [f"tesseract-ocr-{name.replace('_', '-')}" for name in missing.languages]
+        log.warning(
+            "scans are not read in every language of CITEMESH_INGESTION_OCR_LANGUAGES",
+            remedy=f"on Debian: apt install {' '.join(names)}",
+        )
+
+
 async def start(process: Process[IngestionSettings]) -> None:
     """Builds the service: the RPCs, and the worker beside them."""
     settings = process.settings
     blobs = open_store(settings.blob_url)
     # Now rather than with the first document: a missing tokenizer must stop the start.
     await asyncio.to_thread(_tokenizer, _DEFAULT_SPACE)
+    recognition = OcrPolicy(
+        tuple(settings.ocr_languages.split(",")), settings.ocr_page_seconds, settings.ocr_most_pages
+    )
+    await asyncio.to_thread(_name_what_is_missing, recognition)
     database = await process.database("ingestion")
     # Callers that wait for connections must not keep a worker from extending its lease.
     hands = settings.documents_at_once + SPARE
@@ -76,7 +98,9 @@ async def start(process: Process[IngestionSettings]) -> None:
                 overlap_tokens=settings.chunk_overlap_tokens,
                 characters=settings.chunk_tokens * 12,
             ),
-            limits=Limits(settings.extraction_memory_bytes, settings.extraction_seconds),
+            limits=Limits(
+                settings.extraction_memory_bytes, settings.extraction_seconds, recognition
+            ),
             batch=settings.embed_batch,
             ahead=settings.embed_parallel + 1,
             patience_seconds=settings.patience_seconds,

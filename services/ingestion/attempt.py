@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from meshkit.errors import MeshError
+from meshkit.logging import logger
 from meshkit.telemetry import span
 from services.ingestion.batches import SpaceLimits, batches, count
 from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
 from services.ingestion.documents import Job, Stage, title_of
 from services.ingestion.extraction.model import Extracted, FileRefused
-from services.ingestion.extraction.runner import Limits, ReaderDied, extract
+from services.ingestion.extraction.runner import Limits, ReaderDied, Usage, extract
 from services.ingestion.neighbours import Neighbours, Vectors
 from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue
 from services.ingestion.retry import patiently
+
+log = logger(__name__)
 
 T = TypeVar("T")
 
@@ -109,6 +112,8 @@ class Attempt:
         """
         with span("ingestion.extract"):
             document = await self._extract()
+        # Its first bytes, which the upload saw, do not tell Office formats apart.
+        self._job = replace(self._job, media_type=document.media_type)
         limits = await self._patiently(lambda: self._tools.neighbours.limits(self._job))
         self._at(Stage.CHUNK)
         with span("ingestion.chunk"):
@@ -143,6 +148,16 @@ class Attempt:
             self._job.file_name,
             self._tools.policy.limits,
             lambda done, total: self._at(Stage.EXTRACT, done, total),
+            self._note_usage,
+        )
+
+    def _note_usage(self, usage: Usage) -> None:
+        log.info(
+            "file read",
+            document_id=self._job.document_id,
+            version=self._job.version,
+            seconds=round(usage.seconds, 3),
+            peak_mb=round(usage.peak_bytes / 1e6, 1),
         )
 
     def _cut(self, document: Extracted, limits: SpaceLimits) -> list[Chunk]:

@@ -1,7 +1,9 @@
 """Cuts a text into chunks along its structure, each within a budget of tokens.
 
 A chunk ends at the strongest boundary in the last part of its budget: a heading,
-else a page, else a paragraph, else a row or sentence, else a line, else a word.
+else a page, else a paragraph, else a row or sentence, else a line, else a clause of
+a language without spaces, else a word. Sentences are told by the punctuation and
+the abbreviations of English, German and Chinese; others mostly share theirs.
 The next chunk repeats about a sentence of it, unless a heading begins there.
 
 Pure: no I/O, no clock. Tokens come from a function, so that any tokenizer fits.
@@ -14,9 +16,9 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from services.ingestion.extraction.model import Extracted, Heading, PageSpan
+from services.ingestion.extraction.model import Extracted, Heading
 
 Tokenize = Callable[[str], Iterable[tuple[int, int]]]
 """Start and end of every token of a text, in characters, in order."""
@@ -54,25 +56,47 @@ class Chunk:
     page_end: int
     headings: tuple[str, ...]
     """Headings above it, outermost first."""
+    section: str = ""
+    """Cells, slide or attachment it begins in, such as `Leave!A2:D5`; empty for other formats."""
 
 
 # Strengths of boundaries.
-_WORD, _LINE, _SENTENCE, _PARAGRAPH, _PAGE, _HEADING = range(6)
+_WORD, _CLAUSE, _LINE, _SENTENCE, _PARAGRAPH, _PAGE, _HEADING = range(7)
 
-_WINDOW = {_HEADING: 0.25, _PAGE: 0.5, _PARAGRAPH: 0.5, _SENTENCE: 0.4, _LINE: 0.4, _WORD: 0.0}
+_WINDOW = {
+    _HEADING: 0.25, _PAGE: 0.5, _PARAGRAPH: 0.5, _SENTENCE: 0.4, _LINE: 0.4, _CLAUSE: 0.6,
+    _WORD: 0.0,
+}  # fmt: skip
 """Share of the budget a chunk must have used before it may end at such a boundary."""
+_LAST_SPACE = 0.5
+"""Share of a chunk's characters before which no white space is looked for to cut it at."""
 
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 _LINE_END = re.compile(r"\n")
 _SENTENCE_END = re.compile(
-    r"""[.!?][)"'’”\]]*[ \t\n]+(?=["'“‘(\[]?[^\W_a-z])   # Latin: a capital or digit follows
-        |[。！？；][」』”’）]*\s*""",
+    r"""[.!?…][)"'’”“»«\]]*[ \t\n]+(?=["'“‘„»«(\[¿¡]*[^\W_a-zß-öø-ÿ])  # a capital or digit follows
+        |[。！？；｡][」』”’）》]*\s*                              # Chinese and Japanese
+        |[؟۔।॥][ \t\n]+                                       # Arabic, Urdu, Hindi
+    """,
     re.VERBOSE,
 )
+_CLAUSE_END = re.compile(r"[，、：；][」』”’）》]*")
+"""Commas of languages without spaces, where words cannot be told apart by white space."""
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Inc|Corp|Co|Ltd|vs|approx|Fig|Sec|Art|Abs|bzw|usw"
-    r"|ca|e\.g|i\.e|z\.B|d\.h|U\.S))\.$"
+    r"""(?:\b(?:
+        [A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Inc|Corp|Co|Ltd|vs|approx|Figs?|Sec|Vol|pp?|Jan|Feb|Aug|Sept?
+        |Oct|Nov|Dec|cf|etc|e\.g|i\.e|a\.m|p\.m|U\.S|Jr|Sr|Gen|Gov|Rev|Est                # English
+        |Nr|Abs|Art|Abb|Tab|Kap|Bd|Hrsg|Tel|Str|Mio|Mrd|Std|Min|bzw|usf|ca|vgl|inkl|exkl|ggf|evtl
+        |sog|bzgl|zzgl|abzgl|gem|max|mind|Stk|Ziff|Rn|Aufl|geb|gest|Ing|Dipl|Hr|Fr|S|z\.\s?B|d\.\s?h
+        |u\.\s?a|o\.\s?ä|i\.\s?d\.\s?R|z\.\s?T|u\.\s?U|s\.\s?[ou]|v\.\s?a|i\.\s?S|a\.\s?D  # German
+        )
+        |\b(?:am|vom|zum|beim|dem|den|der|des|die|das|im|bis|seit|ab|und|zur|ein|eine[mnrs]?)
+          \s\d{1,2}                                                       # am 3. Oktober
+        |^\d{1,2}|\n\d{1,2}                                               # 1. Scope
+    )\.$""",
+    re.VERBOSE,
 )
+_LONGEST_ABBREVIATION = 12
 _ROW = re.compile(r"\||\t|\d[\d,.]*\)?[ \t]+\(?[$€£]?[ \t]*\(?\d|[.!?:;。！？]\s*$")
 
 
@@ -112,7 +136,7 @@ class _Cutter:
         boundaries = _boundaries(document)
         self._positions = sorted(boundaries)
         self._strengths = [boundaries[position] for position in self._positions]
-        self._places = _Places(document.pages, document.headings)
+        self._places = _Places(document)
 
     def chunks(self) -> Iterator[Chunk]:
         text, ordinal = self._text, 0
@@ -129,6 +153,7 @@ class _Cutter:
                 page=self._places.page(start),
                 page_end=self._places.page(end - 1),
                 headings=self._places.headings(start),
+                section=self._places.section(start, end - 1),
             )
             ordinal += 1
             covered = self._skip_space(cut)
@@ -146,10 +171,11 @@ class _Cutter:
             return self._within_budget(start, best)
         if reach == len(self._text):
             return self._within_budget(start, reach)
-        # No boundary at all: the last white space, else in the middle of a word.
-        floor = max(start, covered)
-        spaces = [at for at in range(reach, floor, -1) if self._text[at - 1].isspace()][:1]
-        return self._within_budget(start, spaces[0] if spaces else reach)
+        # No boundary at all: the last white space, else between any two characters, which is
+        # right for languages without spaces and all there is for a word without end.
+        floor = max(covered, start + int((reach - start) * _LAST_SPACE))
+        space = next((at for at in range(reach, floor, -1) if self._text[at - 1].isspace()), 0)
+        return self._within_budget(start, space or reach)
 
     def _best_boundary(self, start: int, floor: int, first: int, reach: int) -> int:
         """The strongest boundary in `(floor, reach]` that uses enough of the budget, or 0.
@@ -228,19 +254,24 @@ class _Cutter:
 
 
 class _Places:
-    """Answers on which page and under which headings a character stands."""
+    """Answers on which page, under which headings and in which cells a character stands."""
 
-    def __init__(self, pages: Sequence[PageSpan], headings: Sequence[Heading]) -> None:
-        self._pages = [page for page in pages if page.end > page.start]
+    def __init__(self, document: Extracted) -> None:
+        self._text = document.text
+        self._pages = [page for page in document.pages if page.end > page.start]
         self._page_starts = [page.start for page in self._pages]
-        self._heading_starts = [heading.start for heading in headings]
+        self._sections = document.sections
+        self._section_starts = [section.start for section in self._sections]
+        self._heading_starts = [heading.start for heading in document.headings]
         self._paths: list[tuple[str, ...]] = []
         stack: list[Heading] = []
-        for heading in headings:
+        for heading in document.headings:
             while stack and stack[-1].level >= heading.level:
                 stack.pop()
             stack.append(heading)
             self._paths.append(tuple(above.title for above in stack))
+        self._counted = (0, 0, 0)
+        """Which section, up to where in it, and how many line ends were counted."""
 
     def page(self, position: int) -> int:
         """The page's number; 0 without pages."""
@@ -252,6 +283,46 @@ class _Places:
         """Headings in force, outermost first, one that begins here included."""
         index = bisect_right(self._heading_starts, position) - 1
         return self._paths[index] if index >= 0 else ()
+
+    def section(self, first: int, last: int) -> str:
+        """What the characters stand in: several tables of one sheet are one range of rows."""
+        index = bisect_right(self._section_starts, first) - 1
+        if index < 0 or first >= self._sections[index].end:
+            index += 1  # between two, such as in a sheet's name: the one that follows
+        if index >= len(self._sections) or self._sections[index].start > last:
+            return ""
+        section = self._sections[index]
+        top = self._line(index, max(first, section.start))
+        bottom = self._line(index, min(last, section.end - 1))
+        end = bisect_right(self._section_starts, last) - 1
+        while self._sections[end].name != section.name:
+            end -= 1  # small sheets share a chunk; it is found under the first
+        if section.first_row and end > index:
+            return self._range(index, top, end, last)
+        return section.place(top, bottom)
+
+    def _range(self, index: int, top: int, end: int, last: int) -> str:
+        first, final = self._sections[index], self._sections[end]
+        bottom = self._line(end, min(last, final.end - 1))
+        # Column names sort by length first: Z before AA.
+        columns = [
+            (len(name), name)
+            for part in self._sections[index : end + 1]
+            for name in (part.first_column, part.last_column)
+        ]
+        return replace(first, first_column=min(columns)[1], last_column=max(columns)[1]).place(
+            top, final.first_row - first.first_row + bottom
+        )
+
+    def _line(self, index: int, position: int) -> int:
+        """Line of a section a character is on, from 0. Asked in order, it counts each line once."""
+        section = self._sections[index]
+        known, upto, count = self._counted
+        if known != index or not section.start <= upto <= position:
+            upto, count = section.start, 0
+        count += self._text.count("\n", upto, position)
+        self._counted = (index, position, count)
+        return count
 
 
 def _boundaries(document: Extracted) -> dict[int, int]:
@@ -268,8 +339,12 @@ def _boundaries(document: Extracted) -> dict[int, int]:
         row = _ROW.search(text, line_start, match.start())
         mark(match.end(), _SENTENCE if row else _LINE)
         line_start = match.end()
+    for match in _CLAUSE_END.finditer(text):
+        mark(match.end(), _CLAUSE)
     for match in _SENTENCE_END.finditer(text):
-        if not _ABBREVIATION.search(text, max(0, match.start() - 8), match.start() + 1):
+        if not _ABBREVIATION.search(
+            text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start() + 1
+        ):
             mark(match.end(), _SENTENCE)
     for match in _PARAGRAPH_END.finditer(text):
         mark(match.end(), _PARAGRAPH)

@@ -232,6 +232,7 @@ def _chunk(chunk: Chunk, vector: Sequence[float], flags: list[str]) -> retrieval
             headings=chunk.headings,
             start=chunk.start,
             end=chunk.end,
+            section=chunk.section,
         ),
         vector=vector,
         token_count=chunk.token_count,

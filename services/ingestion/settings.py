@@ -48,7 +48,14 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
     extraction_memory_bytes: int = Field(1_500_000_000, ge=300_000_000)
     """Memory that reading one file may take."""
     extraction_seconds: float = Field(300.0, gt=0)
-    """Time that reading one file may take."""
+    """Time that reading one file may take, recognition of scanned pages not counted."""
+    ocr_languages: str = Field("eng+deu+fra,chi_sim", pattern=r"^[A-Za-z_+/]+(,[A-Za-z_+/]+)*$")
+    """Languages of scans by tesseract's names; after a comma, those to try when the ones before
+    read badly. What is not installed is left out, with a line at the start that names it."""
+    ocr_page_seconds: float = Field(60.0, gt=0)
+    """Processor time that one reading of one scanned page may take."""
+    ocr_most_pages: int = Field(2000, ge=0)
+    """Pages of one document that are recognised; further ones are left out with a warning."""
     sweep_seconds: float = Field(5.0, gt=0)
     """How often removals that were begun and not finished are taken up again."""
     orphan_hours: float = Field(24.0, gt=0)

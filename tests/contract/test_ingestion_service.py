@@ -150,7 +150,7 @@ async def test_a_replayed_upload_does_not_bring_a_deleted_document_back(
         (b"", {}, InvalidInput, "FILE_EMPTY"),
         (b"x" * 3_000_001, {}, TooLarge, "FILE_TOO_LARGE"),
         (b"x", {"size_bytes": 2 << 30}, TooLarge, "FILE_TOO_LARGE"),
-        (b"\x89PNG\r\n\x1a\n", {}, MeshError, "FILE_TYPE_UNSUPPORTED"),
+        (b"\x7fELF\x02\x01", {}, MeshError, "FILE_TYPE_UNSUPPORTED"),
         (b"text", {"sha256": "0" * 64}, InvalidInput, "CHECKSUM_MISMATCH"),
         (b"text", {"size_bytes": 5}, InvalidInput, "CHECKSUM_MISMATCH"),
     ],

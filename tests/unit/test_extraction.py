@@ -225,12 +225,10 @@ async def test_a_filing_keeps_its_rows_of_numbers_on_the_right_page() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("OCRmyPDF__francais.pdf", "NO_TEXT"),
         ("OCRmyPDF__invalid.pdf", "FILE_CORRUPT"),
         ("sample-files__libreoffice-writer-password.pdf", "FILE_ENCRYPTED"),
         ("unstructured__password_protected.xlsx", "FILE_ENCRYPTED"),
         ("unstructured__empty.txt", "FILE_EMPTY"),
-        ("unstructured__duplicate-paragraphs.doc", "FILE_TYPE_UNSUPPORTED"),
     ],
 )
 async def test_real_broken_files_say_why(name: str, expected: str) -> None:

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from services.ingestion.extraction import html, markdown, media
 from services.ingestion.extraction.decoding import decode
-from services.ingestion.extraction.model import DOCX, HTML, MARKDOWN, PDF, PLAIN, FileRefused
+from services.ingestion.extraction.model import (
+    CSV,
+    DOCX,
+    EML,
+    HTML,
+    MARKDOWN,
+    PDF,
+    PLAIN,
+    PNG,
+    RTF,
+    FileRefused,
+)
 
 GERMAN = "Die schöne Frau zahlt 15,50 € für Käse.\r\nZweite Zeile"
 
@@ -59,6 +70,11 @@ def test_what_postgres_cannot_store_is_taken_out() -> None:
         (b"# Title", "x.txt", PLAIN),
         (b"<p>fragment</p>", "x.html", HTML),
         (b"x", "", PLAIN),
+        (b"\x89PNG\r\n\x1a\n", "scan.pdf", PNG),
+        (b"{\\rtf1 x}", "letter.doc", RTF),
+        (b"a,b", "x.csv", CSV),
+        (b"Received: by x\nFrom: a@b\nTo: c\nSubject: s\n\nbody", "mail", EML),
+        (b"From: here on\nthe text goes on", "x.txt", PLAIN),
     ],
 )
 def test_the_type_comes_from_the_content_and_only_text_formats_from_the_name(
@@ -69,7 +85,7 @@ def test_the_type_comes_from_the_content_and_only_text_formats_from_the_name(
 
 @pytest.mark.parametrize(
     "head",
-    [b"\x89PNG\r\n\x1a\n", b"MZ\x90\x00", b"{\\rtf1 x}", b"\x1f\x8b\x08", b"\x00\x01\x02" * 9],
+    [b"MZ\x90\x00", b"\x7fELF\x02", b"\x1f\x8b\x08", b"\x00\x01\x02" * 9],
 )
 def test_what_cannot_be_read_is_named_at_its_first_bytes(head: bytes) -> None:
     with pytest.raises(FileRefused) as refused:
@@ -121,3 +137,50 @@ def test_html_is_read_in_the_encoding_it_declares() -> None:
 @given(st.text(st.sampled_from("<>/ab table tr td li h1 script !-= \n\"'")))
 def test_no_html_however_broken_stops_the_reader(soup: str) -> None:
     html.extract(soup.encode())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "Все люди рождаются свободными и равными в своём достоинстве и правах."),
+        ("gb18030", "本公司提供产品质量保证，自购买之日起两年内有效。"),
+        ("shift_jis", "すべての人間は、生まれながらにして自由であり、平等である。"),
+        ("cp1250", "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności."),
+        ("euc_kr", "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다."),
+    ],
+)
+def test_an_encoding_that_nothing_names_is_told_by_its_letters(encoding: str, text: str) -> None:
+    assert decode(text.encode(encoding)) == text
+
+
+CONTENT = "<h1>Leave</h1><p>" + "You get thirty days of leave. " * 8 + "</p>"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<header>Brand</header><main>{}</main><div>Cookies</div><footer>Imprint</footer>",
+        "<header>Brand</header><article>{}</article><aside>Cookies</aside><footer>Imprint</footer>",
+        "<div role=banner>Brand</div><div role=main>{}</div><div role=contentinfo>Imprint</div>",
+        '{}<div hidden>Brand<div>Cookies</div></div><p style="display: none">Imprint</p>',
+    ],
+)
+def test_what_a_page_says_is_not_its_content_is_dropped(page: str) -> None:
+    found = html.extract(page.format(CONTENT).encode()).text
+    assert "thirty days" in found
+    assert not any(word in found for word in ("Brand", "Cookies", "Imprint"))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<header>{}</header><main>empty</main>",
+        "<div>{}</div><aside>beside</aside><footer>below</footer>",
+        "<footer>{}",
+        "<article><header>{}</header></article>",
+    ],
+)
+def test_text_is_never_dropped_on_a_guess(page: str) -> None:
+    found = html.extract(page.format(CONTENT).encode()).text
+    assert "thirty days" in found
+    assert all(word in found for word in ("beside", "below") if word in page)

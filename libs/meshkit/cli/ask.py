@@ -100,7 +100,7 @@ def _print_closing(answer: dict[str, Any], *, timings: bool) -> None:
             (
                 citation["marker"],
                 citation["title"],
-                citation.get("page") or None,
+                citation.get("page") or citation.get("section") or None,
                 shorten(citation.get("quote", ""), QUOTE_CHARACTERS),
                 "yes" if citation.get("supported") else "no",
             )

@@ -56,7 +56,8 @@ def search(
 def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     from meshkit.cli.output import clean, shorten
 
-    page = f", page {hit['page']}" if hit.get("page") else ""
+    place = f"page {hit['page']}" if hit.get("page") else clean(hit.get("section", ""))
+    page = f", {place}" if place else ""
     signals = hit["signals"]
     ranks = [
         f"{name} {signals[key]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.policy
 from collections.abc import Iterator
 from dataclasses import replace
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 
 from services.ingestion.extraction import decoding, html
@@ -60,8 +60,11 @@ def _read(source: Source, tools: Tools) -> Extracted:
 
     if tools.depth >= _DEEPEST:
         raise FileRefused("FILE_TOO_LARGE", "The attachment lies too deep inside of others.")
-    # Its pages are not those of the message.
-    return read(source, replace(tools, progress=lambda done, total: None, depth=tools.depth + 1))
+    return read(source, replace(tools, progress=_unheard, depth=tools.depth + 1))
+
+
+def _unheard(*_: int) -> None:
+    """Takes the progress of an attachment: its pages are not those of the message."""
 
 
 def _header(message: EmailMessage, name: str) -> str:
@@ -86,7 +89,7 @@ def _body(message: EmailMessage) -> Extracted:
     return Extracted(decoding.decode(content).strip())
 
 
-def _content(part: EmailMessage) -> bytes:
+def _content(part: MIMEPart) -> bytes:
     """The part's bytes, a text's as UTF-8."""
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):

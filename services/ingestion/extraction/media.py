@@ -114,6 +114,15 @@ def of_head(head: bytes, file_name: str) -> str:
     if not head:
         raise FileRefused("FILE_EMPTY", "The file is empty; upload one that has content.")
     suffix = PurePath(file_name).suffix.lower()
+    return _by_magic(head, suffix) or _of_text(head, suffix)
+
+
+def _by_magic(head: bytes, suffix: str) -> str:
+    """By the bytes that formats begin with; empty when it can only be text.
+
+    Raises:
+        FileRefused: FILE_TYPE_UNSUPPORTED.
+    """
     # Readers accept up to 1 KB of junk before a PDF's header, and such files exist.
     if b"%PDF-" in head[:1024]:
         return PDF
@@ -121,9 +130,6 @@ def of_head(head: bytes, file_name: str) -> str:
         return _ZIP_SUFFIXES.get(suffix, DOCX)
     if head.startswith(_OLE):
         return _OLE_SUFFIXES.get(suffix, DOC)
-    for magic, media_type in _MAGIC:
-        if head.startswith(magic):
-            return media_type
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WEBP
     if head.startswith(b"BM") and head[6:10] == b"\x00\x00\x00\x00":
@@ -133,6 +139,10 @@ def of_head(head: bytes, file_name: str) -> str:
             raise unsupported(what)
     if head.startswith(b"MZ") and b"\x00" in head:
         raise unsupported("a program")
+    return next((media_type for magic, media_type in _MAGIC if head.startswith(magic)), "")
+
+
+def _of_text(head: bytes, suffix: str) -> str:
     text = decoding.decode(head, whole=len(head) < HEAD_BYTES)
     if _HTML_START.match(text):
         return HTML

@@ -103,7 +103,7 @@ class Section:
     start: int
     end: int
     name: str
-    """`Slide 3`, the sheet's name as a spreadsheet quotes it, or a file's name."""
+    """`Slide 3`, the sheet's name as a spreadsheet quotes it, or a file's name; none in CSV."""
     first_row: int = 0
     """Row of a sheet that the first line holds, from 1; each line is one row. 0: no sheet."""
     first_column: str = ""
@@ -114,7 +114,8 @@ class Section:
         if not self.first_row:
             return self.name
         top, bottom = self.first_row + first_line, self.first_row + last_line
-        return f"{self.name}!{self.first_column}{top}:{self.last_column}{bottom}"
+        cells = f"{self.first_column}{top}:{self.last_column}{bottom}"
+        return f"{self.name}!{cells}" if self.name else cells
 
 
 @dataclass(frozen=True, slots=True)

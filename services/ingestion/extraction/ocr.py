@@ -8,6 +8,7 @@ page, and dies with the reader.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import shutil
@@ -138,7 +139,7 @@ class Recogniser:
 def scale(width: float, height: float) -> float:
     """Pixels a point for a page of so many points: 300 dpi, less for a poster."""
     wanted = DPI / 72
-    return min(wanted, (_MOST_PIXELS / max(1.0, width * height)) ** 0.5)
+    return min(wanted, math.sqrt(_MOST_PIXELS / max(1.0, width * height)))
 
 
 def missing(policy: OcrPolicy) -> Missing:
@@ -153,7 +154,7 @@ def installed() -> frozenset[str]:
     program = shutil.which("tesseract")
     if program is None:
         return frozenset()
-    listed = subprocess.run(
+    listed = subprocess.run(  # noqa: S603 - nothing of it comes from outside
         [program, "--list-langs"], capture_output=True, text=True, check=False, timeout=30
     )
     return frozenset(listed.stdout.split("\n")[1:]) - {"", "osd"}
@@ -183,7 +184,7 @@ def _run(image: bytes, languages: str, mode: int, seconds: float) -> _Reading:
         capture_output=True,
         check=False,
         env={**os.environ, "OMP_THREAD_LIMIT": "1"},
-        preexec_fn=lambda: _limit(seconds),  # noqa: PLW1509 - the reader has one thread
+        preexec_fn=lambda: _limit(seconds),
     )
     if process.returncode:
         return _Reading("", -1.0)
@@ -205,14 +206,13 @@ def _parse(table: str) -> _Reading:
         fields = row.split("\t")
         if len(fields) < 12 or fields[0] != "5" or not fields[11].strip():
             continue
-        confidence = float(fields[10])
-        if confidence < _WORTHLESS:
+        confidences.append(float(fields[10]))
+        if confidences[-1] < _WORTHLESS:
             continue
         left, top, width, height = map(int, fields[6:10])
         box = Box(left, top, left + width, top + height)
         lines.setdefault(tuple(fields[1:5]), []).append((box, tidy(fields[11])))
-        confidences.append(confidence)
-    if not confidences:
+    if not lines:
         return _Reading("", 0.0)
     found = [
         Line(

@@ -80,7 +80,8 @@ class Page:
         try:
             rows, stride = memoryview(bitmap.buffer).cast("B"), bitmap.stride
             pixels = b"".join(
-                rows[start : start + bitmap.width] for start in range(0, stride * bitmap.height, stride)
+                rows[start : start + bitmap.width]
+                for start in range(0, stride * bitmap.height, stride)
             )
             return Raster(bitmap.width, bitmap.height, pixels)
         finally:
@@ -212,4 +213,3 @@ class _Text:
 def _units(text: str) -> int:
     """Length as pdfium counts it, in UTF-16 units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ from services.ingestion.extraction.model import (
 )
 from services.ingestion.extraction.tools import Tools
 
-Cell = int | float | str | bool | datetime.time | datetime.date | datetime.timedelta
+Cell = int | float | str | bool | dt.time | dt.date | dt.timedelta
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SNIFFED_BYTES = 16_384
@@ -138,7 +138,7 @@ def _shown(value: Cell) -> str:
         return "TRUE" if value else "FALSE"
     if isinstance(value, float):
         return f"{value:.15g}"
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         date, _, time = value.isoformat(sep=" ").partition(" ")
         return date if time == "00:00:00" else f"{date} {time}"
     return str(value)
@@ -156,5 +156,3 @@ def _letters(column: int) -> str:
 def _quoted(name: str) -> str:
     """A sheet's name as a reference to it is written."""
     return name if _PLAIN_NAME.match(name) else "'" + name.replace("'", "''") + "'"
-
-

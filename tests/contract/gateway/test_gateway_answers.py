@@ -117,6 +117,7 @@ async def test_a_search_returns_hits_with_their_signals(gateway: Any) -> None:
             "page": 3,
             "page_end": 4,
             "heading": "Part > Section",
+            "section": "Leave!A2:D5",
             "text": "It is 42.",
             "score": 0.25,
             "signals": {
@@ -155,6 +156,9 @@ async def test_an_answer_comes_whole(gateway: Any) -> None:
                 "document_id": "doc_1",
                 "title": "Manual",
                 "page": 3,
+                "section": "Leave!A2:D5",
+                "start": 10,
+                "end": 19,
                 "quote": "It is 42.",
                 "supported": True,
             }
