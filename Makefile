@@ -10,6 +10,9 @@ PYTEST ?=
 ROUNDS ?= 10
 DOCUMENTS ?= 300
 SEED ?= 1
+DIR ?= ../shared/data/messy
+FUZZ ?= 0
+PAGES ?= 0
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -23,7 +26,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest live clean
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -58,6 +61,9 @@ docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench
+
+messy: $(INSTALLED) $(STUBS) ## what becomes of each file in DIR=; FUZZ= broken copies and a PDF of PAGES= pages besides
+	$(VENV)/bin/python -m loadtest.messy $(DIR) --fuzz $(FUZZ) --seed $(SEED) --pages $(PAGES)
 
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)

@@ -36,11 +36,13 @@ class GeminiEmbedder:
     async def embed(self, texts: Sequence[str], task: Task) -> Embedded:
         """See `Embedder.embed`."""
         ends, seconds = api.call_deadline()
+        # Named: with Pillow installed the SDK's types take no list of just str.
+        contents: list[types.ContentUnionDict] = [*texts]
         async with attempt(self._target, gemini.classify):
             async with within(ends, self._target):
                 response = await self._client.models.embed_content(
                     model=self._model.model,
-                    contents=list(texts),
+                    contents=contents,
                     config=types.EmbedContentConfig(
                         task_type=TASKS[task],
                         output_dimensionality=self.identity.dimensions,

@@ -16,7 +16,9 @@ from citemesh.usage import v1 as usage_v1
 from meshkit.errors import BudgetExhausted, InvalidInput, NotFound, Unavailable
 
 Event = generation_v1.AnswerEvent
-LOCATION = retrieval_v1.Location(page=3, page_end=4, headings=["Part", "Section"])
+LOCATION = retrieval_v1.Location(
+    page=3, page_end=4, headings=["Part", "Section"], section="Leave!A2:D5", start=10, end=19
+)
 CITATION = generation_v1.Citation(
     marker="1",
     chunk_id="doc_1.1.0",
