@@ -20,7 +20,7 @@ import pypdfium2  # type: ignore[import-untyped]
 
 from loadtest.bench.running import RunningMesh, running_mesh
 from loadtest.messy.mutation import Mutant, mutants
-from loadtest.messy.observed import Outcome, observe, peaks
+from loadtest.messy.observed import Outcome, codes_of_dead_readers, observe, peaks
 
 ROOT = Path(__file__).resolve().parents[2]
 FILINGS = ROOT.parent / "shared" / "data" / "pdfqa-kgrag" / "pdfs"
@@ -34,8 +34,9 @@ FIRST_PROGRESS_S = 3.0
 
 
 def readable_by_people(outcome: Outcome) -> bool:
-    """Whether a failure is the file's: nobody could read it as it is."""
-    return outcome.reason not in ("FILE_ENCRYPTED", "FILE_CORRUPT", "FILE_EMPTY")
+    """Whether a failure is not the file's. One that stopped its reader may be the reader's."""
+    ours = "stops its reader" in outcome.detail
+    return ours or outcome.reason not in ("FILE_ENCRYPTED", "FILE_CORRUPT", "FILE_EMPTY")
 
 
 def observed_all(mesh: RunningMesh, files: list[Mutant], within: float) -> list[Outcome]:
@@ -106,10 +107,12 @@ def report(options: argparse.Namespace, home: Path) -> dict[str, Any]:
         services, temporary = pids(mesh), set((home / "tmp").rglob("*"))
         outcomes = observed_all(mesh, [Mutant(*file) for file in files], options.within)
         table(outcomes, peaks(log))
+        deaths = codes_of_dead_readers(log)
         fuzzed = observed_all(
             mesh, list(mutants(files, options.fuzz, options.seed)), options.within
         )
         result = summary(outcomes)
+        result["readers_died"] = deaths
         if options.fuzz:
             result["fuzz"] = fuzz_summary(fuzzed)
         if options.pages:

@@ -111,3 +111,11 @@ def peaks(log: Path) -> dict[str, float]:
             document = entry["document_id"]
             found[document] = max(found.get(document, 0.0), entry["peak_mb"])
     return found
+
+
+def codes_of_dead_readers(log: Path) -> list[int]:
+    """Exit codes of readers that ended without a word: negative for a signal."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [
+        json.loads(line[line.index("{") :])["code"] for line in lines if '"reader died"' in line
+    ]

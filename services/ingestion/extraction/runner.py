@@ -161,6 +161,9 @@ class _Listener:
                 deadline.reschedule(due + message["allow"])
             else:
                 self.peak_bytes = message["peak_bytes"]
+                if "raised" in message:
+                    # Not the message, which may quote the document.
+                    log.warning("reader failed", raised=message["raised"])
                 if "refused" in message:
                     raise FileRefused(**message["refused"])
                 return Extracted.from_json(message["extracted"])

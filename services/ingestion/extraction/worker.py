@@ -19,6 +19,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from services.ingestion.extraction.model import FileRefused, Source
@@ -47,6 +48,15 @@ def main(arguments: list[str]) -> None:
         outcome = {"refused": {"reason": refused.reason, "detail": refused.detail}}
     except MemoryError:
         sys.exit(MEMORY_MARK)
+    except Exception as error:  # noqa: BLE001 - parsers raise whatever broken bytes lead them to
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        outcome = {
+            "refused": {
+                "reason": "FILE_CORRUPT",
+                "detail": "The file is damaged; open it, save it anew and upload that.",
+            },
+            "raised": f"{type(error).__qualname__} at {Path(place.filename).name}:{place.lineno}",
+        }
     _print({**outcome, "peak_bytes": _peak_bytes()})
 
 
