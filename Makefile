@@ -7,6 +7,7 @@ DATA ?= .citemesh
 EXTRAS ?= all,dev
 TESTS ?= tests
 PYTEST ?=
+SCALE ?=
 ROUNDS ?= 10
 DOCUMENTS ?= 300
 SEED ?= 1
@@ -26,7 +27,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -58,6 +59,9 @@ release-protos: $(INSTALLED) ## make the contracts of today the ones that may no
 docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 	$(VENV)/bin/python -m tools.configuration --write
 	$(VENV)/bin/python -m tools.errors --write
+
+bench-scale: $(INSTALLED) $(STUBS) ## the dense index at 10,000 and 100,000 chunks with 1, 100 and 1,000 projects; SCALE=options
+	$(VENV)/bin/python -m loadtest.scale $(SCALE)
 
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench

@@ -9,6 +9,7 @@ from citemesh.embedding import v1 as embedding_v1
 from citemesh.rerank import v1 as rerank_v1
 from citemesh.retrieval import v1
 from meshkit import language
+from meshkit.database.pgvector import DatabaseUnfit, check_installed
 from meshkit.process import Process, run
 from meshkit.settings import SettingsInvalid
 from services.retrieval import garbage
@@ -31,6 +32,11 @@ async def start(process: Process[RetrievalSettings]) -> None:
     embedding = embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding"))
     rerank = rerank_v1.RerankServiceAsyncStub(process.channel("rerank"))
     database = await process.database("retrieval")
+    try:
+        async with database.connection() as connection:
+            await check_installed(connection)
+    except DatabaseUnfit as error:
+        raise SettingsInvalid(str(error)) from error
     home = await open_home(settings.lexical_dir, database)
     try:
         index = await open_index(home, database)

@@ -133,6 +133,43 @@ async def test_a_project_of_any_share_gets_k_neighbours_and_the_right_ones(
     assert np.mean(recalls) >= 0.95
 
 
+async def test_a_list_deeper_than_the_default_is_whole_and_right(corpus: Corpus) -> None:
+    depth = 300
+    visible = set(corpus.keys["large"]) - corpus.restricted
+    recalls = []
+    for seed in range(10):
+        query = corpus.query(seed)
+        found = await fetch_candidates(
+            corpus.room.database,
+            Viewer(corpus.projects["large"], ()),
+            Wanted(depth, 10, Filter(), 1.0, 1.0),
+            space_number=corpus.number,
+            vector=query,
+            lexical_keys=[],
+        )
+        assert len(found.dense_keys) == depth
+        best = corpus.exact("large", query, visible)[:depth]
+        recalls.append(len(set(found.dense_keys) & set(best)) / depth)
+    assert np.mean(recalls) >= 0.95
+
+
+async def test_words_are_checked_whether_the_dense_list_holds_them_or_not(corpus: Corpus) -> None:
+    own, other = corpus.keys["large"], corpus.keys["tenth"][:5]
+    query = corpus.query(2)
+    near = corpus.exact("large", query, set(own) - corpus.restricted)[:5]
+    far = [key for key in own[-40:] if key not in corpus.restricted][:5]
+    hidden = sorted(corpus.restricted)[:5]
+    found = await fetch_candidates(
+        corpus.room.database,
+        Viewer(corpus.projects["large"], ()),
+        Wanted(DEPTH, 10, Filter(), 1.0, 1.0),
+        space_number=corpus.number,
+        vector=query,
+        lexical_keys=[hidden[0], *near, *other, *far, *hidden[1:], 10**12],
+    )
+    assert list(found.lexical_keys) == [*near, *far]
+
+
 async def test_who_may_see_a_twentieth_still_gets_k_neighbours(corpus: Corpus) -> None:
     owner, project = corpus.room.owner, corpus.projects["large"]
     hide = "UPDATE retrieval.document SET allow = $2 WHERE project_id = $1 AND allow = $3"

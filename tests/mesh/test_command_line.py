@@ -127,6 +127,8 @@ def test_a_project_with_a_key_is_made_exported_and_purged(
 @pytest.mark.usefixtures("library")
 def test_the_lexical_index_can_be_rebuilt(mesh: RunningMesh) -> None:
     assert "rebuilt" in citemesh(mesh, "reindex", "--lexical").stdout
+    space = "local/bge-small-en-v1.5@384"
+    assert "rebuilt" in citemesh(mesh, "reindex", "--space", space).stdout
     compared = json.loads(citemesh(mesh, "reconcile", "--json").stdout)
     assert compared["versions"] >= 1
     assert (compared["different"], compared["incomplete"]) == (0, [])

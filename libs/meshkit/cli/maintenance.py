@@ -13,6 +13,8 @@ from meshkit.cli.failure import CommandFailed
 from meshkit.cli.options import AsJson, Data, Url
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import citemesh
     from meshkit.cli.client import Target
 
@@ -29,6 +31,7 @@ def migrate() -> None:
     from meshkit.cli.output import table
     from meshkit.database.migrate import MigrationBusy
     from meshkit.database.migrate import migrate as run
+    from meshkit.database.pgvector import DatabaseUnfit
 
     url = os.environ.get("CITEMESH_DATABASE_URL", "")
     if not url:
@@ -40,6 +43,8 @@ def migrate() -> None:
         revisions = asyncio.run(run(url))
     except MigrationBusy as error:
         raise CommandFailed(str(error), "MIGRATION_BUSY") from error
+    except DatabaseUnfit as error:
+        raise CommandFailed(str(error), "DATABASE_UNFIT") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         # The error's own text may repeat the URL; its kind is enough.
         raise CommandFailed(
@@ -48,17 +53,65 @@ def migrate() -> None:
     table(("schema", "revision"), revisions.items())
 
 
-def reindex(lexical: Lexical = False, url: Url = None, data: Data = None) -> None:
-    """Rebuild an index from the database; searches go on meanwhile. Needs the scope `admin`."""
+def reindex(
+    lexical: Lexical = False,
+    space: Annotated[
+        str, typer.Option("--space", metavar="NAME", help="Rebuild the vector index of a space.")
+    ] = "",
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=64, help="With --space: most memory of the build.")
+    ] = 1024,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Rebuild an index; searches go on meanwhile.
+
+    --lexical needs a key with the scope `admin`; --space needs CITEMESH_DATABASE_URL, or the
+    data of an embedded mesh that runs.
+    """
     import asyncio
 
     from meshkit.cli.client import Target
 
-    if not lexical:
-        raise typer.BadParameter("say which index: --lexical", param_hint="reindex")
+    if lexical == bool(space):
+        raise typer.BadParameter("say which index: --lexical or --space NAME", param_hint="reindex")
+    if space:
+        _reindex_space(space, memory_mb, data)
+        return
     target = Target.find(url, data)
     chunks = asyncio.run(_rebuild_lexical(target))
     print(f"The lexical index is rebuilt: {chunks} chunks.")
+
+
+def _reindex_space(space: str, memory_mb: int, data: Path | None) -> None:
+    import asyncio
+
+    import asyncpg
+
+    from meshkit.database.dense_index import SpaceUnknown, rebuild
+    from meshkit.database.migrate import MigrationBusy
+    from meshkit.supervisor.layout import DataDirectory
+    from meshkit.supervisor.postgres import Cluster, PostgresError
+
+    url = os.environ.get("CITEMESH_DATABASE_URL", "")
+    try:
+        url = url or Cluster.attach(DataDirectory.at(data).postgres).admin_dsn
+        done = asyncio.run(rebuild(url, space, most_memory=memory_mb * 1024 * 1024))
+    except SpaceUnknown as error:
+        raise CommandFailed(str(error), "SPACE_UNKNOWN") from error
+    except PostgresError as error:
+        raise CommandFailed(error.detail, error.reason) from error
+    except MigrationBusy as error:
+        raise CommandFailed(str(error), "MIGRATION_BUSY") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        # The error's own text may repeat the URL; its kind is enough.
+        raise CommandFailed(
+            f"The database refused the rebuild ({type(error).__name__}).", "REINDEX_FAILED"
+        ) from error
+    print(
+        f"{done.index} is rebuilt over {done.rows} rows in {done.seconds:.1f} s: "
+        f"{done.bytes_before / 1e6:.1f} MB before, {done.bytes_after / 1e6:.1f} MB now."
+    )
 
 
 def reconcile(

@@ -12,17 +12,11 @@ from collections.abc import Mapping
 import asyncpg
 
 from meshkit.components import RUNTIME_ROLES, SCHEMAS
-
-PGVECTOR_MINIMUM = (0, 8, 4)
-"""Older ones lose rows in parallel index builds and in vacuum."""
+from meshkit.database import pgvector
 
 IDLE_SECONDS = 10
 """A process that was frozen in the middle of a transaction loses it, and its row locks, after
 this time: otherwise no other worker could ever claim the document it was working on."""
-
-
-class DatabaseUnfit(RuntimeError):
-    """This Postgres cannot hold a mesh; the text says why."""
 
 
 def _role(name: str, login: bool) -> str:
@@ -72,22 +66,18 @@ async def bootstrap(admin_url: str, passwords: Mapping[str, str]) -> None:
     """
     connection = await asyncpg.connect(admin_url)
     try:
-        await _check_pgvector(connection)
+        await pgvector.check_available(connection)
         async with connection.transaction():
             for statement in statements():
                 await connection.execute(statement)
+            try:
+                await pgvector.check_installed(connection)
+            except pgvector.DatabaseUnfit:
+                # Its library is newer than what this database was made with.
+                await connection.execute("ALTER EXTENSION vector UPDATE")
+                await pgvector.check_installed(connection)
             for role, password in passwords.items():
                 quoted = await connection.fetchval("SELECT quote_literal($1::text)", password)
                 await connection.execute(f"ALTER ROLE {role} PASSWORD {quoted}")
     finally:
         await connection.close()
-
-
-async def _check_pgvector(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    version = await connection.fetchval(
-        "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
-    )
-    if version is None:
-        raise DatabaseUnfit("This Postgres has no pgvector; install it (0.8.4 or newer).")
-    if tuple(int(part) for part in version.split(".")) < PGVECTOR_MINIMUM:
-        raise DatabaseUnfit(f"pgvector {version} is too old; 0.8.4 or newer is needed.")

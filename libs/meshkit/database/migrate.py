@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from meshkit.components import SCHEMAS, Schema
 from meshkit.database.bootstrap import readers
+from meshkit.database.pgvector import check_installed
 from meshkit.database.revisions import directory, revision
 from meshkit.logging import logger
 
@@ -43,9 +44,11 @@ async def migrate(admin_url: str) -> dict[str, int]:
 
     Raises:
         MigrationBusy: when another migrator does not end within five minutes.
+        DatabaseUnfit: when the database's pgvector is missing or too old.
     """
     guard = await asyncpg.connect(admin_url)
     try:
+        await check_installed(guard)
         await _acquire(guard)
         for schema in SCHEMAS:
             await _upgrade(admin_url, schema)

@@ -16,8 +16,9 @@ import sys
 
 import asyncpg
 
-from meshkit.database.bootstrap import DatabaseUnfit, bootstrap
+from meshkit.database.bootstrap import bootstrap
 from meshkit.database.migrate import MigrationBusy, migrate
+from meshkit.database.pgvector import DatabaseUnfit
 from meshkit.logging import configure, logger
 
 
