@@ -61,7 +61,8 @@ def long_pdf(pages: int) -> bytes:
         for source in sources:
             with pypdfium2.PdfDocument(source) as document:
                 wanted = min(len(document), pages - len(whole))
-                whole.import_pages(document, list(range(wanted)))
+                if wanted:  # an empty list stands for all of them
+                    whole.import_pages(document, list(range(wanted)))
     out = io.BytesIO()
     whole.save(out)
     return out.getvalue()
