@@ -35,6 +35,9 @@ T = TypeVar("T")
 _PAID_SECONDS = 4.0
 """How long batches under way may take to their end once the attempt is over: less than a lease,
 which nobody extends then."""
+_SECOND_CHANCES_SECONDS = (0.2, 2.0, 5.0)
+"""Pauses before a file whose reader died is read again. Readers were seen to die in a burst of
+seconds by SIGSEGV in gRPC's threads, before they had become readers."""
 _SPECIAL_TOKENS = 2
 """What a model's tokenizer puts around a text."""
 
@@ -132,11 +135,15 @@ class Attempt:
         self._at(Stage.EXTRACT)
         try:
             async with self._tools.blobs.local(self._job.blob_key) as path:
-                try:
-                    return await self._read(path)
-                except ReaderDied:
-                    # A file that kills its reader does so again; whatever else it was does not.
-                    return await self._read(path)
+                # A file that kills its reader does so again; whatever else it was does not.
+                for number, pause in enumerate(_SECOND_CHANCES_SECONDS):
+                    try:
+                        return await self._read(path)
+                    except ReaderDied as died:
+                        if number and died.reason == "EXTRACTION_MEMORY":
+                            raise
+                    await asyncio.sleep(pause)
+                return await self._read(path)
         except FileNotFoundError:
             raise FileRefused(
                 "FILE_MISSING", "The stored file is gone from the blob store; upload it again."
