@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,3 +80,18 @@ def simulator(simulator_process: RunningSimulator) -> RunningSimulator:
     """The simulator without faults, quotas and counts of another test."""
     simulator_process.reset()
     return simulator_process
+
+
+@pytest.fixture(scope="session")
+def opensearch() -> Iterator[str]:
+    """Address of a real OpenSearch node of this session. In CI it has to run; elsewhere what is
+    missing to run it is said in one line."""
+    from tests.opensearch.node import Missing, running
+
+    try:
+        with running() as node:
+            yield node.url
+    except Missing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))

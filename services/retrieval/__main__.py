@@ -10,11 +10,11 @@ from citemesh.rerank import v1 as rerank_v1
 from citemesh.retrieval import v1
 from meshkit import language
 from meshkit.database.pgvector import DatabaseUnfit, check_installed
+from meshkit.logging import logger
 from meshkit.process import Process, run
 from meshkit.settings import SettingsInvalid
 from services.retrieval import garbage
-from services.retrieval.lexical.home import open_home, open_index
-from services.retrieval.lexical.tantivy_index import IndexBusy
+from services.retrieval.lexical.opening import open_lexical
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.rebuild import Rebuilds
 from services.retrieval.reconcile import Reconciler
@@ -24,6 +24,11 @@ from services.retrieval.settings import RetrievalSettings
 from services.retrieval.spaces import SpaceTables
 from services.retrieval.upstream import EmbeddingService, RerankService
 from services.retrieval.versions import Corpus
+
+log = logger(__name__)
+
+KEEP_SECONDS = 5.0
+"""How often it is looked whether the lexical index is there."""
 
 
 async def start(process: Process[RetrievalSettings]) -> None:
@@ -37,15 +42,13 @@ async def start(process: Process[RetrievalSettings]) -> None:
             await check_installed(connection)
     except DatabaseUnfit as error:
         raise SettingsInvalid(str(error)) from error
-    home = await open_home(settings.lexical_dir, database)
-    try:
-        index = await open_index(home, database)
-    except IndexBusy as error:
-        raise SettingsInvalid(f"CITEMESH_RETRIEVAL_LEXICAL_DIR: {error}") from error
-    projection = LexicalProjection(database, index)
+    lexical = await open_lexical(settings, database)
+    process.stack.push_async_callback(lexical.home.close)
+    projection = LexicalProjection(database, lexical.index)
     process.stack.push_async_callback(projection.close)
-    rebuilds = Rebuilds(home, projection)
+    rebuilds = Rebuilds(lexical.home, database, projection)
     process.stack.push_async_callback(rebuilds.close)
+    log.info("lexical back end", name=lexical.name)
     reconciler = Reconciler(database, projection)
     spaces = SpaceTables(database)
     await asyncio.to_thread(language.warm)
@@ -55,6 +58,7 @@ async def start(process: Process[RetrievalSettings]) -> None:
         settings, database, spaces, projection, EmbeddingService(embedding), RerankService(rerank)
     )
     process.background("outbox", projection.run(outbox_work, settings.outbox_poll_seconds))
+    process.background("lexical index", rebuilds.keep(KEEP_SECONDS))
     process.background(
         "garbage",
         garbage.run(

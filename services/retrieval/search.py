@@ -43,6 +43,8 @@ from services.retrieval.upstream import Embedder, ModelUsage, QueryVector, Reran
 log = logger(__name__)
 
 NOTHING = RankedList([], [])
+LEXICAL_SHARE = 0.5
+"""Share of the caller's remaining time that the lexical index may use."""
 DATE_OVERFETCH = 8
 """The lexical index knows no dates: with one in the filter it is asked for more."""
 
@@ -232,7 +234,14 @@ class Searcher:
         )
         try:
             with span("retrieval.lexical"):
-                return await self._projection.index.search(wanted)
+                async with asyncio.timeout(
+                    share_of_deadline(self._settings.lexical_seconds, LEXICAL_SHARE)
+                ):
+                    return await self._projection.index.search(wanted)
+        except (Unavailable, TimeoutError) as error:
+            run.degraded.append("lexical")
+            log.warning("lexical search failed", reason=getattr(error, "reason", "too slow"))
+            return None
         except Exception:
             # Whatever is wrong with this index, the other one can still answer.
             run.degraded.append("lexical")

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, SecretStr
 
 from meshkit.settings import ServiceSettings
 from services.retrieval.fusion import Fusion
+
+
+def _opensearch(name: str, default: Any, **rules: Any) -> Any:
+    """A setting about OpenSearch; the short name is the one that users know."""
+    names = (f"CITEMESH_RETRIEVAL_OPENSEARCH_{name}", f"CITEMESH_OPENSEARCH_{name}")
+    return Field(default, validation_alias=AliasChoices(*names), **rules)
 
 
 class RetrievalSettings(ServiceSettings, service="retrieval"):
     """Settings of the retrieval service."""
 
     lexical_dir: Path = Path(".citemesh/lexical")
-    """Directory of the embedded lexical index; one process writes to it."""
+    """Directory of the embedded lexical index, which one process writes to."""
+    lexical_seconds: float = Field(1.0, gt=0)
+    """Longest wait for the lexical index, and half of the caller's remaining time at most; then
+    the search goes on by vectors alone."""
+    opensearch_url: SecretStr = _opensearch("URL", SecretStr(""))
+    """Addresses of OpenSearch, separated by commas: `https://search:9200`. Empty keeps the
+    lexical index in this process."""
+    opensearch_user: str = _opensearch("USER", "")
+    """User for basic authentication."""
+    opensearch_password: SecretStr = _opensearch("PASSWORD", SecretStr(""))
+    """Password of the user."""
+    opensearch_bearer_token: SecretStr = _opensearch("BEARER_TOKEN", SecretStr(""))
+    """Token sent as `Authorization: Bearer` instead of user and password."""
+    opensearch_ca_file: Path | None = _opensearch("CA_FILE", None)
+    """Certificates that sign OpenSearch's own; by default those that come with Python's certifi."""
+    opensearch_client_certificate: Path | None = _opensearch("CLIENT_CERTIFICATE", None)
+    """Certificate this service shows to OpenSearch."""
+    opensearch_client_key: Path | None = _opensearch("CLIENT_KEY", None)
+    """Key of that certificate."""
+    opensearch_prefix: str = _opensearch("PREFIX", "citemesh", pattern="^[a-z0-9][a-z0-9_-]*$")
+    """First part of the names of indexes and aliases, for rights and for cleaning up."""
+    opensearch_shards: int = _opensearch("SHARDS", 1, ge=1, le=256)
+    """Primary shards of an index when it is built; a project lies in one of them."""
+    opensearch_connections: int = _opensearch("CONNECTIONS", 10, ge=1)
+    """Most connections to each address of OpenSearch."""
     candidates: int = Field(50, ge=10, le=500)
     """Candidates asked of each index; at least as many as hits are wanted."""
     fusion: Fusion = Fusion.RRF

@@ -194,7 +194,7 @@ async def open_room(dsn: str, owner_dsn: str, directory: Path) -> AsyncIterator[
     projection = LexicalProjection(database, await open_index(home, database))
     spaces = SpaceTables(database)
     embedder, reranker = Embedder(), Reranker()
-    rebuilds = Rebuilds(home, projection)
+    rebuilds = Rebuilds(home, database, projection)
     room = Room(
         database=database,
         projection=projection,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.retrieval import lexical
 from services.retrieval.lexical import (
-    Changes,
     LexicalChunk,
     LexicalIndex,
     LexicalQuery,
     LexicalVersion,
     VersionKey,
 )
+from services.retrieval.lexical.opensearch.client import Options, connect
+from services.retrieval.lexical.opensearch.home import OpenSearchHome
 from services.retrieval.lexical.tantivy_index import IndexBusy, TantivyIndex
+
+_revisions = itertools.count(1)
+
+
+def Changes(**batch: Any) -> lexical.Changes:
+    """Changes in the order in which they are made here."""
+    return lexical.Changes(revision=next(_revisions), **batch)
 
 
 @asynccontextmanager
@@ -28,12 +40,28 @@ async def tantivy_in(directory: Path) -> AsyncIterator[LexicalIndex]:
         await index.close()
 
 
-BACK_ENDS = {"tantivy": tantivy_in}
+@asynccontextmanager
+async def opensearch_at(url: str) -> AsyncIterator[LexicalIndex]:
+    """An index of its own on a node; it is deleted afterwards."""
+    client = connect(Options((url,)))
+    home = OpenSearchHome(client, prefix="contract", generation=uuid.uuid4().hex, shards=2)
+    try:
+        yield await home.publish(await home.fresh())
+    finally:
+        await client.indices.delete(index=f"{home.alias}-*")
+        await home.close()
 
 
-@pytest.fixture(params=sorted(BACK_ENDS))
+BACK_ENDS = ("tantivy", "opensearch")
+
+
+@pytest.fixture(params=BACK_ENDS)
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LexicalIndex]:
-    async with BACK_ENDS[request.param](tmp_path / "index") as opened:
+    if request.param == "tantivy":
+        opening = tantivy_in(tmp_path / "index")
+    else:
+        opening = opensearch_at(request.getfixturevalue("opensearch"))
+    async with opening as opened:
         yield opened
 
 
@@ -179,7 +207,9 @@ async def test_the_same_changes_twice_are_the_same_as_once(index: LexicalIndex) 
     await index.apply(changes)
     once = await index.search(LexicalQuery("alpha", "prj_a", (), 10, {}, ()))
     await index.apply(changes)
-    assert await index.search(LexicalQuery("alpha", "prj_a", (), 10, {}, ())) == once
+    again = await index.search(LexicalQuery("alpha", "prj_a", (), 10, {}, ()))
+    # Scores may differ until a merge: Lucene counts what was replaced in its statistics.
+    assert sorted(again.keys) == sorted(once.keys)
 
 
 async def test_the_inventory_counts_what_searches_can_find(index: LexicalIndex) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from services.retrieval.lexical import Changes, VersionKey
+from meshkit.errors import Internal
+from services.retrieval.lexical import Changes, Draft, VersionKey
 from services.retrieval.lexical.home import CURRENT, open_home, open_index
-from services.retrieval.lexical.tantivy_index import TantivyIndex
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.passages import Mode
+from services.retrieval.rebuild import Rebuilds
 from services.retrieval.search import Query
 from tests.contract.retrieval_room import Room, open_room, project_id
 
@@ -134,7 +135,7 @@ async def test_a_rebuild_happens_beside_the_old_index_and_loses_no_change(
         await room.add(project, f"doc_{n}", [f"rebuilt words {n}"])
     before = room.home.current()
     seen = []
-    async for progress in room.rebuilds.run("rebuild-1"):
+    async for progress in room.rebuilds.run(f"rebuild-{project}"):
         if not seen:
             # While it runs: a document goes, one comes, one gets a new version.
             await room.corpus.remove(project, "doc_0", 2, "request-1")
@@ -161,31 +162,133 @@ async def test_a_repeated_rebuild_joins_the_running_one(room: Room, project: str
     async def watch(request_id: str) -> list[bool]:
         return [progress.switched async for progress in room.rebuilds.run(request_id)]
 
-    first, second = await asyncio.gather(watch("rebuild-1"), watch("rebuild-2"))
+    first, second = await asyncio.gather(watch(f"1-{project}"), watch(f"2-{project}"))
     assert first[-1]
     assert second[-1]
     current = room.home.current()
-    assert await watch("rebuild-1") == [True]
+    last = await room.owner.fetchval("SELECT request_id FROM retrieval.lexical_rebuild")
+    assert await watch(last) == [True]
     assert room.home.current() == current
 
 
-async def test_what_changed_during_a_rebuild_is_in_the_new_index(
-    room: Room, project: str, tmp_path: Path
-) -> None:
-    """Fills by hand, so that the change surely falls between reading and switching."""
+class SlowHome:
+    """A home that lets a test act before the switch."""
+
+    def __init__(self, home: Any, before: Any) -> None:
+        self.home, self.before = home, before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.home, name)
+
+    async def fresh(self) -> Draft:
+        draft = await self.home.fresh()
+        apply = draft.index.apply
+
+        async def after_reading(changes: Changes) -> None:
+            await apply(changes)
+            if self.before is not None:
+                before, self.before = self.before, None
+                await before()
+
+        draft.index.apply = after_reading
+        return draft
+
+
+async def test_what_changed_during_a_rebuild_is_in_the_new_index(room: Room, project: str) -> None:
+    """Changes after the new index was filled with what there was and before the switch."""
     await room.add(project, "doc_1", ["first words"])
-    target = TantivyIndex(tmp_path / "target")
-    published: list[bool] = []
-    steps = room.projection.rebuild(target, lambda: published.append(True))
-    await anext(steps)
-    await room.add(project, "doc_2", ["second words"])
-    await room.corpus.remove(project, "doc_1", 2, "request-1")
-    await room.settle()
-    assert not published
-    assert [step.switched async for step in steps][-1]
-    assert published == [True]
-    assert room.projection.index is target
-    assert await room.found(project, words("words")) == ["second words"]
+    await room.add(project, "doc_3", ["third words"])
+    former = room.projection.index
+
+    async def meanwhile() -> None:
+        await room.add(project, "doc_2", ["second words"])
+        await room.add(project, "doc_3", ["third words again"], version=2)
+        await room.corpus.remove(project, "doc_1", 2, "request-1")
+        await room.settle()
+        assert room.projection.index is former
+
+    rebuilds = Rebuilds(SlowHome(room.home, meanwhile), room.database, room.projection)
+    assert [step.switched async for step in rebuilds.run(f"rebuild-{project}")][-1]
+    await rebuilds.close()
+    assert room.projection.index is not former
+    assert sorted(await room.found(project, words("words"))) == [
+        "second words",
+        "third words again",
+    ]
+
+
+async def test_a_rebuild_of_a_process_that_died_is_taken_over(room: Room, project: str) -> None:
+    await room.add(project, "doc_1", ["words"])
+    half = await room.home.fresh()
+    await half.index.close()
+    await room.owner.execute(
+        "INSERT INTO retrieval.lexical_rebuild AS r (token, request_id, state, draft, beat_at) "
+        "VALUES (gen_random_uuid(), 'dead', 'running', $1, now() - interval '1 hour') "
+        "ON CONFLICT (only_row) DO UPDATE SET token = excluded.token, state = 'running', "
+        "draft = excluded.draft, beat_at = excluded.beat_at, request_id = 'dead'",
+        half.name,
+    )
+    assert [step.switched async for step in room.rebuilds.run(f"rebuild-{project}")][-1]
+    await room.rebuilds.close()
+    assert await room.found(project, words("words")) == ["words"]
+    assert not (room.home.root / half.name).exists()
+
+
+async def test_a_version_that_the_index_refuses_holds_up_no_other(
+    room: Room, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = room.projection.index.apply
+
+    async def refuses(changes: Changes) -> None:
+        if any(version.key.document_id == "doc_bad" for version in changes.replace):
+            raise Internal("LEXICAL_REJECTED", "no")
+        await apply(changes)
+
+    monkeypatch.setattr(room.projection.index, "apply", refuses)
+    for document in ("doc_bad", "doc_1", "doc_2"):
+        await room.write(project, document, ["some words"])
+    bad = asyncio.create_task(room.activate(project, "doc_bad", 1))
+    await asyncio.gather(*(room.activate(project, name, 1) for name in ("doc_1", "doc_2")))
+    with pytest.raises(Internal) as refused:
+        await bad
+    assert refused.value.reason == "LEXICAL_REJECTED"
+    assert len(await room.found(project, words("some"))) == 2
+    assert await waiting(room, project) == 1
+    monkeypatch.undo()
+    await room.activate(project, "doc_bad", 1)
+    assert len(await room.found(project, words("some"))) == 3
+
+
+async def test_of_one_document_one_process_is_at_work_at_a_time(
+    room: Room, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second projection over the same database is what a second replica has."""
+    other = LexicalProjection(room.database, room.projection.index)
+    apply = room.projection.index.apply
+    at_work: list[VersionKey] = []
+    together: list[VersionKey] = []
+
+    async def watched(changes: Changes) -> None:
+        keys = [*changes.delete, *(version.key for version in changes.replace)]
+        together.extend(key for key in keys if key.document_id in {w.document_id for w in at_work})
+        at_work.extend(keys)
+        await asyncio.sleep(0.01)
+        await apply(changes)
+        for key in keys:
+            at_work.remove(key)
+
+    monkeypatch.setattr(room.projection.index, "apply", watched)
+    for _ in range(5):
+        for n in range(8):
+            await room.owner.execute(
+                "INSERT INTO retrieval.lexical_outbox (project_id, document_id, version) "
+                "VALUES ($1, $2, 1), ($1, $2, 2)",
+                project,
+                f"doc_{n}",
+            )
+        while await waiting(room, project):
+            await asyncio.gather(room.projection.drain(3), other.drain(3), room.projection.drain(2))
+    assert not together
 
 
 async def test_the_entry_of_a_purge_takes_nothing_that_postgres_has(

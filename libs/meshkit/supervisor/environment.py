@@ -22,6 +22,8 @@ NOT_FOR_CHILDREN = re.compile(
     r"CITEMESH_(API_KEY|URL|LAUNCH_\w+|SUPERVISOR_\w+|READY_FD|ROLE_PASSWORDS"
     r"|ADMIN_DATABASE_URL|\w*DATABASE_URL)$"
 )
+OPENSEARCH = re.compile(r"CITEMESH_(RETRIEVAL_)?OPENSEARCH_")
+"""Address and credentials of OpenSearch, for retrieval alone."""
 PROVIDER_KEYS = ("GEMINI_API_KEY", "COHERE_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY")
 """For the processes that call providers and no other."""
 DRAIN_SECONDS = 10.0
@@ -87,6 +89,8 @@ class Environments:
             if self.simulator is not None:
                 # A real key never goes to the simulator.
                 given |= self.simulator.access()
+        if component.name != "retrieval":
+            given = {name: value for name, value in given.items() if not OPENSEARCH.match(name)}
         environment = self._defaults(component) | given | dict(component.environment)
         environment[f"CITEMESH_{service}_LISTEN"] = self.addresses[component.name]
         environment["CITEMESH_IDENTITY_KEYS"] = str(self.data.identity / "keyring.json")

@@ -120,3 +120,39 @@ class LexicalIndex(Protocol):
     async def close(self) -> None:
         """Ends writing; the index can be opened again."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A new index that nobody searches yet."""
+
+    name: str
+    index: LexicalIndex
+
+
+class LexicalHome(Protocol):
+    """Where the index of a database lives, and which one is current."""
+
+    async def exists(self) -> bool:
+        """Whether there is a current index."""
+        ...
+
+    async def fresh(self) -> Draft:
+        """A new, empty index beside the current one."""
+        ...
+
+    async def publish(self, draft: Draft) -> LexicalIndex:
+        """Makes a draft the current index, in one step; returns what to search from now on."""
+        ...
+
+    async def sweep(self, building: str = "") -> None:
+        """Deletes every index but the current one and the one named."""
+        ...
+
+    async def tidy(self) -> None:
+        """Removes what the current index need not remember any more."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what all indexes share."""
+        ...

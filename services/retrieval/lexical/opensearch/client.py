@@ -101,9 +101,8 @@ def meaning(error: OpenSearchException) -> MeshError:
         return Unavailable(
             "LEXICAL_UNREACHABLE", "OpenSearch does not answer; try again.", retry_after=2.0
         )
-    if isinstance(error, TransportError) and isinstance(error.status_code, int):
-        kind = error.error if isinstance(error.error, str) else ""
-        return refusal(error.status_code, kind)
+    if isinstance(error, TransportError):
+        return refusal(int(error.status_code), str(error.error))
     return refusal(0, type(error).__name__)
 
 
@@ -139,5 +138,3 @@ def refusal(status: int, kind: str) -> MeshError:
         f"OpenSearch refused what it was sent ({status} {kind}).",
         metadata={"status": str(status), "kind": kind},
     )
-
-

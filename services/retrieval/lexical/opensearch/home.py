@@ -59,8 +59,13 @@ class OpenSearchHome:
             await self._client.indices.update_aliases(
                 body={
                     "actions": [
-                        {"remove": {"index": f"{self.alias}-*", "alias": self.alias,
-                                    "must_exist": False}},
+                        {
+                            "remove": {
+                                "index": f"{self.alias}-*",
+                                "alias": self.alias,
+                                "must_exist": False,
+                            }
+                        },
                         {"add": {"index": draft.name, "alias": self.alias}},
                     ]
                 }
@@ -73,8 +78,14 @@ class OpenSearchHome:
             found: dict[str, Any] = await self._client.indices.get_alias(index=f"{self.alias}-*")
             for name, entry in found.items():
                 if name != building and self.alias not in entry["aliases"]:
-                    await self._client.indices.delete(index=name, params={"ignore_unavailable": "true"})
+                    await self._client.indices.delete(
+                        index=name, params={"ignore_unavailable": "true"}
+                    )
                     log.info("lexical index deleted", index=name)
+
+    async def tidy(self) -> None:
+        """Forgets tombstones that no late write can be waiting for any more."""
+        await self.index.forget()
 
     async def close(self) -> None:
         """Closes the client's connections."""

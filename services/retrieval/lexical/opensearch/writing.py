@@ -114,8 +114,8 @@ async def _send(client: AsyncOpenSearch, alias: str, actions: Sequence[Action]) 
         if status < 300 or status == CONFLICT or (status == 404 and action.source is None):
             continue
         kind = str((result.get("error") or {}).get("type", ""))
-        error = refusal(status, kind)
-        if error.reason != "LEXICAL_BUSY":
-            raise error
+        refused = refusal(status, kind)
+        if refused.reason != "LEXICAL_BUSY":
+            raise refused
         again.append(action)
     return again
