@@ -17,6 +17,11 @@ class Thresholds:
 
     answer_logit: float = -4.0
     """Best sentence below it: the sources do not answer the question."""
+    scoped_logit: float = -7.0
+    """The same where the question names its documents and they were searched one by one."""
+    facet_gap: float = 8.0
+    """Of several documents each gives its best sentence when it scores at most so much less than
+    the best of all."""
     companion_gap: float = 4.0
     """A second sentence is shown when it scores at most so much less than the first."""
     named_row_bonus: float = 5.0

@@ -34,6 +34,8 @@ log = logger(__name__)
 _SHARE = 0.7
 """Of the time there is, for scoring."""
 _CHARACTERS_PER_TOKEN = 4
+_LEAST = 5
+"""Sentences scored of each part of a question that has several; two times the limit in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ class ExtractiveGenerator:
     ) -> AsyncGenerator[str | Draft, None]:
         """The chosen sentences in reading order, each with its marker."""
         del spend  # rerank settles its own work
-        found = candidates(question, passages, self._limit)
+        parts = _by_facet(passages)
+        question = next((one.facet.question for one in passages if one.facet), question)
+        each = self._limit if len(parts) == 1 else max(_LEAST, 2 * self._limit // len(parts))
+        found = [one for part in parts for one in candidates(question, part, each)]
         usage: tuple[Usage, ...] = ()
         degraded: tuple[str, ...] = ()
         evidence: float | None = None
@@ -111,13 +116,17 @@ class ExtractiveGenerator:
             yield NOT_FOUND
             yield Draft((), evidence, True, usage, degraded, self.provider, self.model)
             return
+        several = len({_number(candidate.passage) for candidate in chosen}) > 1
         # The best first; two sentences of one passage as they follow each other there.
         if len({candidate.passage.marker for candidate in chosen}) == 1:
             chosen.sort(key=lambda candidate: candidate.order)
         for index, candidate in enumerate(chosen):
             # Two rows or a row and a sentence do not flow; a line each reads better.
             joint = "" if index == 0 else "\n" if candidate.is_row or chosen[0].is_row else " "
-            yield f"{joint}{flat(candidate.text)} [{candidate.passage.marker}]"
+            # Reports that repeat each other cannot be told apart without their titles.
+            place = f"{flat(candidate.passage.chunk.title)}: " if several else ""
+            joint = "\n" if several and index else joint
+            yield f"{joint}{place}{flat(candidate.text)} [{candidate.passage.marker}]"
         quotes = tuple(
             Quote(candidate.passage.marker, candidate.passage.chunk, candidate.text)
             for candidate in chosen
@@ -132,12 +141,17 @@ class ExtractiveGenerator:
             index: logit - self._doubt(question, found, found[index])
             for index, logit in logits.items()
         }
-        if max(worth.values(), default=float("-inf")) < limits.answer_logit:
+        scoped = any(one.passage.facet for one in found)
+        least = limits.scoped_logit if scoped else limits.answer_logit
+        if max(worth.values(), default=float("-inf")) < least:
             return []
         for index in worth:
             worth[index] += limits.named_row_bonus * is_named_row(question, found[index])
         order = sorted(worth, key=lambda index: (-worth[index], index))
-        floor = max(limits.answer_logit, worth[order[0]] - limits.companion_gap)
+        if len({_number(one.passage) for one in found}) > 1:
+            floor = max(least, worth[order[0]] - limits.facet_gap)
+            return _one_of_each(found, [index for index in order if worth[index] >= floor])
+        floor = max(least, worth[order[0]] - limits.companion_gap)
         chosen = [found[index] for index in order if worth[index] >= floor]
         best = chosen[0]
         companions = [other for other in chosen[1:] if _goes_with(question, best, other)]
@@ -160,10 +174,30 @@ class ExtractiveGenerator:
         return doubt + (limits.unknown_name_doubt if nowhere else limits.other_name_doubt)
 
     def _by_words(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
-        """Without scores: the sentence that shares most with the question, if it is enough."""
-        best = found[0]
-        enough = coverage(question, best) >= self._thresholds.answer_coverage
-        return [best] if enough else []
+        """Without scores: of each part the sentence that shares most words, if enough of them."""
+        least = self._thresholds.answer_coverage
+        best = _one_of_each(found, range(len(found)))
+        return [one for one in best if coverage(question, one) >= least]
+
+
+def _by_facet(passages: Sequence[Passage]) -> list[list[Passage]]:
+    """Passages by the part of the question they were searched for; all as one without parts."""
+    parts: dict[int, list[Passage]] = {}
+    for passage in passages:
+        parts.setdefault(_number(passage), []).append(passage)
+    return [parts[facet] for facet in sorted(parts)] or [[]]
+
+
+def _number(passage: Passage) -> int:
+    return passage.facet.number if passage.facet else 0
+
+
+def _one_of_each(found: Sequence[Candidate], order: Sequence[int]) -> list[Candidate]:
+    """The best candidate of each part of the question, in the order of the parts."""
+    best: dict[int, Candidate] = {}
+    for index in order:
+        best.setdefault(_number(found[index].passage), found[index])
+    return [best[facet] for facet in sorted(best)]
 
 
 def _goes_with(question: str, best: Candidate, other: Candidate) -> bool:

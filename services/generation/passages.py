@@ -57,6 +57,18 @@ class Passage:
     """Rank in the lexical list, from 1; 0 when not in it."""
     rerank_score: float | None = None
     """Cross-encoder probability; None when not reranked."""
+    facet: "Facet | None" = None
+    """Which part of the question it was searched for; None when for the whole of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One part of a question: some documents, and what is asked of them."""
+
+    number: int
+    """From 1, in the order the answer should follow."""
+    question: str
+    """The question without the words that only say which documents are meant."""
 
 
 @dataclass(frozen=True, slots=True)

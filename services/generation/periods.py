@@ -30,11 +30,14 @@ _ORDINALS = {
 }  # fmt: skip
 _YEAR = r"(?:FY|fiscal(?: year)?|calendar(?: year)?|year|of|in|im|Jahr)?[\s_-]*(?:19|20)\d\d"
 _ORDINAL = "|".join(re.escape(word) for word in sorted(_ORDINALS, key=len, reverse=True))
-_PART = rf"[QH][1-4]|[1-4][QH]|第[一二三四1-4]季度|(?:{_ORDINAL})[\s-]+(?:fiscal )?(?:quarter|quartal\w*|half|halbjahr\w*)"
+_PART = (
+    rf"[QH][1-4]|[1-4][QH]|第[一二三四1-4]季度"
+    rf"|(?:{_ORDINAL})[\s-]+(?:fiscal )?(?:quarter|quartal\w*|half|halbjahr\w*)"
+)
 _GAP = r"(?:[\s,_./-]*(?:of|in|for|des|im)?[\s,_./-]*(?:the )?)"
 _NAMED = re.compile(
     rf"(?<![A-Za-z0-9])(?:(?P<before>{_YEAR}){_GAP}(?P<part_after>{_PART})"
-    rf"|(?P<part>{_PART})(?:{_GAP}(?P<after>{_YEAR}|'?\d\d(?!\d)))?"
+    rf"|(?P<part>{_PART})(?:{_GAP}(?P<after>{_YEAR}|(?:FY|')?\d\d(?!\d)))?"
     rf"|(?P<alone>(?:FY[\s_-]?|(?<!\d))(?:19|20)\d\d))(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
@@ -56,8 +59,9 @@ def periods(text: str) -> tuple[Period, ...]:
     for index, period in enumerate(found):
         if not period.year and years:
             later = [other.year for other in found[index:] if other.year]
-            period = Period(later[0] if later else years[-1], period.part)
-        completed.append(period)
+            completed.append(Period(later[0] if later else years[-1], period.part))
+        else:
+            completed.append(period)
     return tuple(dict.fromkeys(completed))
 
 

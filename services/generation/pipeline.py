@@ -18,7 +18,7 @@ from meshkit.errors import MeshError
 from meshkit.ids import new_id
 from meshkit.logging import logger
 from meshkit.usage import Budget, Spend
-from services.generation import citations, confidence, follow_up
+from services.generation import citations, confidence, follow_up, scoped_search
 from services.generation.answers import (
     CacheStatus,
     Citation,
@@ -138,11 +138,12 @@ class Answerer:
             embedding.cancel()
             await asyncio.gather(embedding, return_exceptions=True)
         with watch.stage("search"):
-            found = await self._finding.search(
+            found = await scoped_search.find(
+                self._finding,
                 work.searched,
                 vector,
                 work.question.filter,
-                top_k=self._policy.passages,
+                passages=self._policy.passages,
                 bypass_cache=work.question.bypass_cache,
                 seconds=watch.share(0.5, 5.0),
             )

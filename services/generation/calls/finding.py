@@ -83,6 +83,7 @@ class FindingCalls:
         top_k: int,
         bypass_cache: bool,
         seconds: float,
+        rerank: bool = True,
     ) -> Found:
         """Passages for a question; by words only without a vector.
 
@@ -98,6 +99,7 @@ class FindingCalls:
             vector=vector.values if vector else (),
             space=vector.space if vector else "",
             bypass_cache=bypass_cache,
+            rerank=retrieval_v1.RERANK_MODE_ON if rerank else retrieval_v1.RERANK_MODE_OFF,
         )
         try:
             response = await self._retrieval.Search(request, timeout=seconds)
