@@ -234,7 +234,7 @@ def names(question: str) -> frozenset[str]:
     """
     found = frozenset(name.lower() for name in _NAME.findall(question))
     words = _WORD.findall(question)
-    capitals = sum(word[0].isupper() for word in words[1:])
+    capitals = sum(word[0].isupper() for word in words)
     return found if 2 * capitals <= len(words) else frozenset()
 
 

@@ -123,10 +123,8 @@ class ExtractiveGenerator:
         for index, candidate in enumerate(chosen):
             # Two rows or a row and a sentence do not flow; a line each reads better.
             joint = "" if index == 0 else "\n" if candidate.is_row or chosen[0].is_row else " "
-            # Reports that repeat each other cannot be told apart without their titles.
-            place = f"{flat(candidate.passage.chunk.title)}: " if several else ""
             joint = "\n" if several and index else joint
-            yield f"{joint}{place}{flat(candidate.text)} [{candidate.passage.marker}]"
+            yield f"{joint}{flat(candidate.text)} [{candidate.passage.marker}]"
         quotes = tuple(
             Quote(candidate.passage.marker, candidate.passage.chunk, candidate.text)
             for candidate in chosen

@@ -9,7 +9,7 @@ from meshkit.usage import Spend
 from services.generation.answers import Draft
 from services.generation.extractive import ExtractiveGenerator, Scores
 from services.generation.generator import NOT_FOUND
-from services.generation.passages import Chunk, Location, Passage
+from services.generation.passages import Chunk, Facet, Location, Passage
 
 
 class Opinion:
@@ -168,3 +168,26 @@ async def test_a_second_sentence_about_somebody_else_is_left_out() -> None:
     scorer = Opinion({"19 billion": 7.0, "did not": 7.5})
     text, _ = await written(scorer, found, "Did the company Apple repurchase shares?")
     assert text == f"{found[0].chunk.text} [1]"
+
+
+def part(number: int, marker: str, text: str) -> Passage:
+    chunk = Chunk(f"{number}.1.0", str(number), 1, 0, f"2023 Q{number} ACM.pdf", text, Location())
+    return Passage(marker, chunk, 1.0, facet=Facet(number, "How have net sales changed?"))
+
+
+async def test_of_several_documents_each_gives_its_best_sentence_word_for_word() -> None:
+    found = [
+        part(1, "1", "Net sales were 10 dollars. Trees grew in the yard."),
+        part(2, "2", "Net sales were 20 dollars. Trees grew in the yard."),
+        part(3, "3", "Nothing of the kind stands in this one."),
+    ]
+    scorer = Opinion({"10": 2.0, "20": -5.0, "Trees": -9.0, "Nothing": -9.5})
+    text, draft = await written(scorer, found, "How have the net sales of Acme changed over time?")
+    assert text == "Net sales were 10 dollars. [1]\nNet sales were 20 dollars. [2]"
+    assert [quote.chunk.document_id for quote in draft.quotes] == ["1", "2"]
+
+
+async def test_documents_that_a_question_names_can_still_lack_the_answer() -> None:
+    found = [part(1, "1", "Trees grew in the yard."), part(2, "2", "Trees grew in the yard.")]
+    text, draft = await written(Opinion({"Trees": -7.5}), found, "How is the weather over time?")
+    assert (text, draft.abstained) == (NOT_FOUND, True)

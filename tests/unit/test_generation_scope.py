@@ -63,7 +63,10 @@ def named(question: str) -> list[str]:
             "How does the most recent quarter of Acme compare to previous quarters?",
             [f"{q} ACM.pdf" for q in QUARTERS],
         ),
-        ("Compare Acme and Globex in Q4 2022.", ["2022 Q4 ACM.pdf", "2022 Q4 GLB.pdf"]),
+        (
+            "How do the net sales of Acme and of Globex compare in Q4 2022?",
+            ["2022 Q4 ACM.pdf", "2022 Q4 GLB.pdf"],
+        ),
     ],
 )
 def test_the_documents_of_the_named_owner_and_period_are_chosen(
@@ -86,7 +89,7 @@ def test_a_question_that_names_no_document_is_searched_as_it_is(question: str) -
 
 
 def test_two_owners_that_are_compared_are_two_groups() -> None:
-    found = scope("Compare the sales of Acme and of Globex.", filings(), limit=8)
+    found = scope("How do the sales of Acme compare with those of Globex?", filings(), limit=8)
     assert found is not None
     assert {frozenset(name[-7:-4] for name in group) for group in found.documents} == {
         frozenset({"ACM"}),
