@@ -30,6 +30,10 @@ class Filter(Body):
     """Labels the document must carry, all of them."""
     document_ids: Annotated[list[Id], Field(max_length=1000)] = []
     """Documents to search in; empty means all."""
+    activated_after: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    """Only documents that became searchable at or after this time, RFC 3339 with a zone."""
+    activated_before: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    """Only documents that became searchable before this time."""
 
 
 class SearchBody(Body):

@@ -77,9 +77,15 @@ class SearchResult(TypedDict):
 
 def filter_message(given: Filter) -> retrieval_v1.SearchFilter | None:
     """The filter for the services; None when it restricts nothing."""
-    if not given.labels and not given.document_ids:
+    after, before = given.activated_after, given.activated_before
+    if not (given.labels or given.document_ids or after or before):
         return None
-    return retrieval_v1.SearchFilter(labels=given.labels, document_ids=given.document_ids)
+    message = retrieval_v1.SearchFilter(labels=given.labels, document_ids=given.document_ids)
+    if after is not None:
+        message.activated_after.FromDatetime(after)
+    if before is not None:
+        message.activated_before.FromDatetime(before)
+    return message
 
 
 @router.post("", summary="Find passages", responses={200: {"model": SearchResult}})

@@ -170,9 +170,13 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a process's work to its end on the event loop every process has: uvloop's."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+def run_loop(main: Coroutine[Any, Any, T], *, spawns: bool = False) -> T:
+    """Runs a process's work to its end on uvloop, or on asyncio's loop if it starts programs.
+
+    uvloop starts them by fork, in which gRPC's threads leave handlers that crash one
+    child in a hundred before its program begins; asyncio starts them by vfork.
+    """
+    with asyncio.Runner(loop_factory=None if spawns else uvloop.new_event_loop) as runner:
         return runner.run(main)
 
 
@@ -263,7 +267,11 @@ def prepare(cls: type[S]) -> S:
 
 
 def run(
-    cls: type[S], start: Callable[[Process[S]], Awaitable[None]], component: str | None = None
+    cls: type[S],
+    start: Callable[[Process[S]], Awaitable[None]],
+    component: str | None = None,
+    *,
+    spawns: bool = False,
 ) -> None:
     """Runs a gRPC service until SIGTERM.
 
@@ -271,6 +279,7 @@ def run(
         cls: Settings class of the service.
         start: Builds the service: opens what it needs and calls `process.serve`.
         component: Name of this instance where a service runs as several.
+        spawns: Whether it starts other programs; see `run_loop`.
     """
     settings = prepare(cls)
     name = component or cls.service
@@ -278,7 +287,7 @@ def run(
         name, trace_file=settings.trace_file, metrics_listen=settings.metrics_listen
     )
     try:
-        run_loop(_serve(settings, start, name))
+        run_loop(_serve(settings, start, name), spawns=spawns)
     except SettingsInvalid as error:
         refuse(cls.service, error)
     finally:

@@ -127,4 +127,4 @@ async def start(process: Process[IngestionSettings]) -> None:
 
 
 if __name__ == "__main__":
-    run(IngestionSettings, start)
+    run(IngestionSettings, start, spawns=True)

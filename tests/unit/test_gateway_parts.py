@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api_keys import looks_like_key, new_secret
+from gateway.bodies import SearchBody
 from gateway.edge import request_id
 from gateway.form import FormParser, PartBegun, PartData, PartEnded, boundary_of
 from gateway.json_web_tokens import REFRESH_SECONDS, KeySet
 from gateway.limits import Counters, network_of
 from gateway.readiness import Readiness
+from gateway.routes.search import filter_message
 from gateway.settings import GatewaySettings
 from meshkit.errors import InvalidInput, MeshError
 from meshkit.settings import SettingsInvalid
@@ -208,3 +210,14 @@ async def test_a_part_that_does_not_answer_is_missing() -> None:
     readiness = Readiness(timeout=0.05)
     readiness.add("silent", hang, required=True)
     assert (await readiness.report()).missing == ["silent"]
+
+
+def test_a_date_of_a_filter_reaches_the_services() -> None:
+    body = SearchBody.model_validate_json(
+        '{"query": "x", "filter": {"activated_after": "2026-01-02T03:04:05+01:00"}}'
+    )
+    message = filter_message(body.filter)
+    assert message is not None
+    assert message.activated_after.ToJsonString() == "2026-01-02T02:04:05Z"
+    assert not message.HasField("activated_before")
+    assert filter_message(SearchBody(query="x").filter) is None
