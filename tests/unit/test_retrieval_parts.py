@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit.errors import InvalidInput, MeshError, Precondition
-from services.retrieval.lexical.analysis import bigrams, without_cjk
 from services.retrieval.neighbours import Piece, join, windows, within
 from services.retrieval.passages import parse_chunk_id
 from services.retrieval.spaces import check_vectors, dimensions_of
@@ -134,9 +133,3 @@ def test_a_mismatch_names_both_sides() -> None:
 def test_a_space_must_say_its_dimensions(name: str) -> None:
     with pytest.raises(InvalidInput):
         dimensions_of(name)
-
-
-def test_chinese_becomes_pairs_and_leaves_other_words_alone() -> None:
-    assert bigrams("年度报告 2024 in 中") == ["年度", "度报", "报告", "中"]
-    assert without_cjk("报告 report") == "  report"
-    assert bigrams("plain english") == []
