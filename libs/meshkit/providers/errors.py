@@ -13,7 +13,8 @@
     ├── MalformedResponse    malformed         model     soon
     ├── ModelUnknown         model_unknown     model     never: a setting is wrong
     ├── ContentBlocked       content_blocked   request   never with this content
-    └── InvalidRequest       invalid_request   request   never with this request
+    ├── InvalidRequest       invalid_request   request   never with this request
+    └── BreakerOpen          breaker_open      model     when its breaker lets a call through
 
 `scope` says what else would fail: the same request anywhere, this model, all of the
 provider, or everything under this key. docs/providers.md has the table of what each
@@ -222,6 +223,13 @@ class InvalidRequest(ProviderError):
 
     kind, scope = "invalid_request", Scope.REQUEST
     says = "refused the request"
+
+
+class BreakerOpen(ProviderError):
+    """Not called: it failed too often a moment ago, or our share of its quota is used up."""
+
+    kind = "breaker_open"
+    says = "is given a rest after failures"
 
 
 KINDS: dict[str, type[ProviderError]] = {cls.kind: cls for cls in ProviderError.__subclasses__()}
