@@ -9,6 +9,7 @@ from datetime import timedelta
 from citemesh.embedding import v1
 from meshkit.errors import MeshError, Precondition
 from meshkit.process import Process, run
+from meshkit.resilience import rate as provider_rate
 from meshkit.settings import SettingsInvalid
 from meshkit.weights.threads import ModelThreads
 from services.embedding.directory import SpaceDirectory
@@ -27,8 +28,9 @@ async def start(process: Process[EmbeddingSettings]) -> None:
     threads = ModelThreads(settings.workers, "embed")
     process.stack.callback(threads.close)
     # Sentences for whoever starts the mesh, without a stack trace, and no restarts.
+    work = provider_rate.Lane.QUESTION if settings.lane is Lane.QUERY else provider_rate.Lane.BULK
     try:
-        embedders = await open_embedders(settings.spaces, threads)
+        embedders = await open_embedders(settings.spaces, threads, work)
     except MeshError as error:
         raise SettingsInvalid(error.detail) from error
     for embedder in embedders.values():

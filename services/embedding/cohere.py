@@ -8,9 +8,9 @@ from typing import Literal
 from cohere import AsyncClientV2
 
 from meshkit.providers import cohere
-from meshkit.providers.attempt import attempt, within
-from meshkit.providers.catalogue import Model, Operation, estimated_tokens
-from meshkit.providers.errors import Target
+from meshkit.providers.attempt import within
+from meshkit.providers.catalogue import Model, estimated_tokens
+from meshkit.providers.gate import Gate
 from services.embedding import api
 from services.embedding.embedder import Embedded, Task
 from services.embedding.spaces import SpaceName
@@ -26,12 +26,13 @@ class CohereEmbedder:
 
     worth_caching = True
 
-    def __init__(self, name: SpaceName, model: Model, client: AsyncClientV2) -> None:
+    def __init__(self, name: SpaceName, model: Model, client: AsyncClientV2, gate: Gate) -> None:
         self.identity = api.identity(name, model, *TASKS.values())
         self.limits = api.limits(model)
         self._model = model
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.EMBED)
+        self._gate = gate
+        self._target = gate.target
 
     def estimate_micro_usd(self, texts: Sequence[str]) -> int:
         """See `Embedder`."""
@@ -39,8 +40,13 @@ class CohereEmbedder:
 
     async def embed(self, texts: Sequence[str], task: Task) -> Embedded:
         """See `Embedder.embed`."""
+        ends, _ = api.call_deadline()
+        return await self._gate.retried(lambda: self._embed(texts, task), ends=ends)
+
+    async def _embed(self, texts: Sequence[str], task: Task) -> Embedded:
         ends, seconds = api.call_deadline()
-        async with attempt(self._target, cohere.classify):
+        tokens = estimated_tokens(texts)
+        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=seconds):
             async with within(ends, self._target):
                 response = await self._client.embed(
                     model=self._model.model,
@@ -54,7 +60,7 @@ class CohereEmbedder:
             vectors = api.unit_vectors(values, len(texts), self.identity, self._target)
         units = response.meta.billed_units if response.meta else None
         counted = int(units.input_tokens or 0) if units else 0
-        tokens = counted or estimated_tokens(texts)
+        tokens = counted or tokens
         cost = self._model.cost_micro_usd(input_tokens=tokens)
         return Embedded(vectors, tokens, cost, estimated=not counted)
 

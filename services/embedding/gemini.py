@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from google.genai import types
 
 from meshkit.providers import gemini
-from meshkit.providers.attempt import attempt, within
-from meshkit.providers.catalogue import Model, Operation, estimated_tokens
-from meshkit.providers.errors import Target
+from meshkit.providers.attempt import within
+from meshkit.providers.catalogue import Model, estimated_tokens
+from meshkit.providers.gate import Gate
 from services.embedding import api
 from services.embedding.embedder import Embedded, Task
 from services.embedding.spaces import SpaceName
@@ -22,12 +22,13 @@ class GeminiEmbedder:
 
     worth_caching = True
 
-    def __init__(self, name: SpaceName, model: Model, client: gemini.Client) -> None:
+    def __init__(self, name: SpaceName, model: Model, client: gemini.Client, gate: Gate) -> None:
         self.identity = api.identity(name, model, *TASKS.values())
         self.limits = api.limits(model)
         self._model = model
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.EMBED)
+        self._gate = gate
+        self._target = gate.target
 
     def estimate_micro_usd(self, texts: Sequence[str]) -> int:
         """See `Embedder`."""
@@ -35,10 +36,15 @@ class GeminiEmbedder:
 
     async def embed(self, texts: Sequence[str], task: Task) -> Embedded:
         """See `Embedder.embed`."""
+        ends, _ = api.call_deadline()
+        return await self._gate.retried(lambda: self._embed(texts, task), ends=ends)
+
+    async def _embed(self, texts: Sequence[str], task: Task) -> Embedded:
         ends, seconds = api.call_deadline()
+        tokens = estimated_tokens(texts)
         # Named: with Pillow installed the SDK's types take no list of just str.
         contents: list[types.ContentUnionDict] = [*texts]
-        async with attempt(self._target, gemini.classify):
+        async with self._gate.attempt(gemini.classify, tokens=tokens, seconds=seconds):
             async with within(ends, self._target):
                 response = await self._client.models.embed_content(
                     model=self._model.model,
@@ -51,7 +57,6 @@ class GeminiEmbedder:
                 )
             values = [embedding.values or [] for embedding in response.embeddings or []]
             vectors = api.unit_vectors(values, len(texts), self.identity, self._target)
-        tokens = estimated_tokens(texts)
         cost = self._model.cost_micro_usd(input_tokens=tokens)
         return Embedded(vectors, tokens, cost, estimated=True)
 

@@ -10,6 +10,7 @@ from meshkit.logging import logger
 from meshkit.providers import settings
 from meshkit.providers.catalogue import Operation
 from meshkit.providers.settings import Providers
+from meshkit.resilience.rate import Lane
 from meshkit.weights.threads import ModelThreads
 from services.embedding.embedder import Embedder, Task
 from services.embedding.local import PROVIDER, LocalEmbedder, identity
@@ -17,9 +18,19 @@ from services.embedding.spaces import SpaceName, parse_name
 
 log = logger(__name__)
 
+SHARES = {Lane.QUESTION: 0.3, Lane.BULK: 0.7}
+"""The two lanes are two processes with one account: neither can use up the other's part."""
 
-async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping[str, Embedder]:
+
+async def open_embedders(
+    names: Sequence[str], threads: ModelThreads, lane: Lane = Lane.QUESTION
+) -> Mapping[str, Embedder]:
     """One embedder for each space, in order, warm.
+
+    Args:
+        names: Spaces.
+        threads: Where local weights run.
+        lane: What this process's calls are for.
 
     Raises:
         Unsupported: PROVIDER_UNSUPPORTED: a provider this version cannot call.
@@ -35,7 +46,7 @@ async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping
         if space.provider == PROVIDER:
             identity(space)
         else:
-            opened[str(space)] = open_api(space, providers)
+            opened[str(space)] = open_api(space, providers, lane)
     local = [space for space in spaces if space.provider == PROVIDER]
     ready = await asyncio.to_thread(
         weights.ensure,
@@ -50,7 +61,7 @@ async def open_embedders(names: Sequence[str], threads: ModelThreads) -> Mapping
     return {str(space): opened[str(space)] for space in spaces}
 
 
-def open_api(space: SpaceName, providers: Providers) -> Embedder:
+def open_api(space: SpaceName, providers: Providers, lane: Lane = Lane.QUESTION) -> Embedder:
     """The embedder of a space of an API; nothing is called yet.
 
     Raises:
@@ -58,12 +69,13 @@ def open_api(space: SpaceName, providers: Providers) -> Embedder:
     """
     model = providers.catalogue.find(space.provider, Operation.EMBED, space.model)
     access = providers.access(space.provider)
+    gate = providers.gate(model, lane, SHARES[lane])
     if space.provider == "gemini":
         from meshkit.providers import gemini
         from services.embedding.gemini import GeminiEmbedder
 
-        return GeminiEmbedder(space, model, gemini.Client(access))
+        return GeminiEmbedder(space, model, gemini.Client(access), gate)
     from meshkit.providers import cohere
     from services.embedding.cohere import CohereEmbedder
 
-    return CohereEmbedder(space, model, cohere.open_client(access))
+    return CohereEmbedder(space, model, cohere.open_client(access), gate)

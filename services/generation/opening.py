@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from meshkit.providers import settings
 from meshkit.providers.catalogue import Model, Operation
+from meshkit.providers.gate import Gate
 from meshkit.providers.settings import Access
 from services.generation.language_model import LanguageModel
 
@@ -25,25 +26,25 @@ def open_models(names: Sequence[str]) -> list[LanguageModel]:
     for name in names:
         provider, _, model = name.partition("/")
         listed = providers.catalogue.find(provider, Operation.GENERATE, model)
-        opened.append(_open(listed, providers.access(provider)))
+        opened.append(_open(listed, providers.access(provider), providers.gate(listed)))
     return opened
 
 
-def _open(model: Model, access: Access) -> LanguageModel:
+def _open(model: Model, access: Access, gate: Gate) -> LanguageModel:
     """A provider's own library is imported only where it is used."""
     match model.provider:
         case "gemini":
             from meshkit.providers import gemini
             from services.generation.models.gemini import GeminiModel
 
-            return GeminiModel(model, gemini.Client(access))
+            return GeminiModel(model, gemini.Client(access), gate)
         case "anthropic":
             from meshkit.providers import anthropic
             from services.generation.models.anthropic import AnthropicModel
 
-            return AnthropicModel(model, anthropic.open_client(access))
+            return AnthropicModel(model, anthropic.open_client(access), gate)
         case _:
             from meshkit.providers import cohere
             from services.generation.models.cohere import CohereModel
 
-            return CohereModel(model, cohere.open_client(access))
+            return CohereModel(model, cohere.open_client(access), gate)

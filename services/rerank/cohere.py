@@ -10,15 +10,15 @@ from cohere import AsyncClientV2
 
 from meshkit import deadline
 from meshkit.providers import cohere
-from meshkit.providers.attempt import attempt, within
 from meshkit.providers.attempt import until as loop_time
+from meshkit.providers.attempt import within
 from meshkit.providers.catalogue import (
     DOCUMENTS_PER_SEARCH,
     Model,
-    Operation,
     estimated_tokens,
 )
-from meshkit.providers.errors import MalformedResponse, Target
+from meshkit.providers.errors import MalformedResponse
+from meshkit.providers.gate import Gate
 from services.rerank.ranking import Scored
 from services.rerank.reranker import Reading
 
@@ -32,12 +32,13 @@ SURE = 1e-7
 class CohereReranker:
     """See `Reranker`. All passages go in one call, so that none or all are read in time."""
 
-    def __init__(self, model: Model, client: AsyncClientV2) -> None:
+    def __init__(self, model: Model, client: AsyncClientV2, gate: Gate) -> None:
         self.provider = model.provider
         self.model = model.model
         self._priced = model
         self._client = client
-        self._target = Target(model.provider, model.model, Operation.RERANK)
+        self._gate = gate
+        self._target = gate.target
 
     def estimate_micro_usd(self, query: str, passages: Sequence[str]) -> int:
         """See `Reranker`."""
@@ -50,10 +51,17 @@ class CohereReranker:
         self, query: str, passages: Sequence[str], *, whole: bool, until: float | None
     ) -> Reading:
         """See `Reranker.score`."""
-        left = deadline.for_call(LONGEST_CALL_SECONDS) or LONGEST_CALL_SECONDS
-        if until is not None:
-            left = min(left, until - time.monotonic())
-        async with attempt(self._target, cohere.classify):
+        ends = loop_time(_seconds(until))
+        return await self._gate.retried(
+            lambda: self._score(query, passages, whole=whole, until=until), ends=ends
+        )
+
+    async def _score(
+        self, query: str, passages: Sequence[str], *, whole: bool, until: float | None
+    ) -> Reading:
+        left = _seconds(until)
+        tokens = _tokens(query, passages)
+        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=left):
             async with within(loop_time(left), self._target):
                 response = await self._client.rerank(
                     model=self.model,
@@ -70,13 +78,19 @@ class CohereReranker:
         meta = response.meta
         counted = int(meta.tokens.input_tokens or 0) if meta and meta.tokens else 0
         searches = (meta.billed_units.search_units or 0) if meta and meta.billed_units else 0
-        tokens = counted or _tokens(query, passages)
+        tokens = counted or tokens
         cost = self._cost(tokens, searches or _searches(passages))
         return Reading(scored, tokens, cost, estimated=not counted)
 
     async def close(self) -> None:
         """Closes the connections."""
         await cohere.close(self._client)
+
+
+def _seconds(until: float | None) -> float:
+    """Time a call may take, when it has to be back by `until` of the monotonic clock."""
+    left = deadline.for_call(LONGEST_CALL_SECONDS) or LONGEST_CALL_SECONDS
+    return left if until is None else min(left, until - time.monotonic())
 
 
 def _tokens(query: str, passages: Sequence[str]) -> int:

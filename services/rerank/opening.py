@@ -51,7 +51,8 @@ def open_api(name: str, providers: Providers) -> Reranker:
 
     provider, _, model = name.partition("/")
     listed = providers.catalogue.find(provider, Operation.RERANK, model)
-    return CohereReranker(listed, cohere.open_client(providers.access(provider)))
+    client = cohere.open_client(providers.access(provider))
+    return CohereReranker(listed, client, providers.gate(listed))
 
 
 async def _open_local(model: str, threads: ModelThreads, *, window_tokens: int) -> Reranker:

@@ -7,8 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from meshkit.providers import anthropic, catalogue, cohere, gemini
-from meshkit.providers.catalogue import Operation
+from meshkit.providers.breakers import Breakers
+from meshkit.providers.catalogue import Model, Operation
+from meshkit.providers.errors import Target
+from meshkit.providers.gate import Gate
 from meshkit.providers.settings import Access
+from meshkit.resilience.breaker import Policy
 from services.embedding.cohere import CohereEmbedder
 from services.embedding.embedder import Embedder, Task
 from services.embedding.gemini import GeminiEmbedder
@@ -52,19 +56,24 @@ PROMPT = Prompt(
 ANSWER = "Every employee has 26 days of paid vacation. [1]"
 
 
+def gate_of(model: Model) -> Gate:
+    """A gate of its own for each adapter, without a quota or a second try."""
+    return Gate(Target(model.provider, model.model, model.operation), Breakers(Policy()), retries=0)
+
+
 def open_embedder(access: Access) -> Embedder:
     """The embedder of a provider."""
     space = parse_name(SPACES[access.provider])
     model = KNOWN.find(access.provider, Operation.EMBED)
     if access.provider == "gemini":
-        return GeminiEmbedder(space, model, gemini.Client(access))
-    return CohereEmbedder(space, model, cohere.open_client(access))
+        return GeminiEmbedder(space, model, gemini.Client(access), gate_of(model))
+    return CohereEmbedder(space, model, cohere.open_client(access), gate_of(model))
 
 
 def open_reranker(access: Access) -> Reranker:
     """The reranker of a provider."""
     model = KNOWN.find(access.provider, Operation.RERANK)
-    return CohereReranker(model, cohere.open_client(access))
+    return CohereReranker(model, cohere.open_client(access), gate_of(model))
 
 
 def open_model(access: Access) -> LanguageModel:
@@ -72,11 +81,11 @@ def open_model(access: Access) -> LanguageModel:
     model = KNOWN.find(access.provider, Operation.GENERATE)
     match access.provider:
         case "gemini":
-            return GeminiModel(model, gemini.Client(access))
+            return GeminiModel(model, gemini.Client(access), gate_of(model))
         case "anthropic":
-            return AnthropicModel(model, anthropic.open_client(access))
+            return AnthropicModel(model, anthropic.open_client(access), gate_of(model))
         case _:
-            return CohereModel(model, cohere.open_client(access))
+            return CohereModel(model, cohere.open_client(access), gate_of(model))
 
 
 @asynccontextmanager

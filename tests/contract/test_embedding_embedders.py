@@ -19,6 +19,7 @@ from services.embedding.gemini import GeminiEmbedder
 from services.embedding.local import LocalEmbedder
 from services.embedding.spaces import parse_name
 from services.embedding.vectors import Vectors, checked
+from tests.contract.providers import gate_of
 from tests.simulated import RunningSimulator
 
 LOCAL = ["local/bge-small-en-v1.5@384", "local/all-MiniLM-L6-v2@384"]
@@ -38,8 +39,8 @@ async def open_embedder(name: str, threads: ModelThreads, simulator: RunningSimu
     model = catalogue.load().find(space.provider, Operation.EMBED, space.model)
     access = simulator.access(space.provider)
     if space.provider == "gemini":
-        return GeminiEmbedder(space, model, gemini.Client(access))
-    return CohereEmbedder(space, model, cohere.open_client(access))
+        return GeminiEmbedder(space, model, gemini.Client(access), gate_of(model))
+    return CohereEmbedder(space, model, cohere.open_client(access), gate_of(model))
 
 
 @pytest.fixture(scope="module", params=EMBEDDERS)

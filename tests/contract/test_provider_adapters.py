@@ -230,6 +230,9 @@ async def test_a_rerank_that_was_taken_and_not_answered_is_paid_by_estimate(
         simulator.fault("overloaded", provider="cohere", times=1)
         with pytest.raises(Unavailable):
             await scoring.score("pump", ["a pump"], whole=True, until=None)
+    # Another one: after two failures in a row the first is given a rest.
+    async with adapter("rerank", simulator.access("cohere")) as reranker:
+        scoring = Scoring([reranker], budget)  # type: ignore[arg-type]
         await scoring.score("pump", ["a pump"], whole=True, until=None)
     taken, refused, answered = (spend.used for spend in budget.spends)
     assert taken[0].cost_micro_usd == 1

@@ -16,6 +16,7 @@ from services.rerank.cohere import CohereReranker
 from services.rerank.local import LocalReranker
 from services.rerank.ranking import best_first
 from services.rerank.reranker import Reading, Reranker
+from tests.contract.providers import gate_of
 from tests.simulated import RunningSimulator
 
 RERANKERS = ["local", "cohere"]
@@ -43,7 +44,9 @@ async def reranker(
         opened = await open_local(threads)
     else:
         model = catalogue.load().find("cohere", Operation.RERANK)
-        opened = CohereReranker(model, cohere.open_client(simulator_process.access("cohere")))
+        opened = CohereReranker(
+            model, cohere.open_client(simulator_process.access("cohere")), gate_of(model)
+        )
     yield opened
     await opened.close()
     threads.close()

@@ -68,6 +68,10 @@ def running(scratch: Path) -> Iterator[Simulated]:
         None,
         "--simulate",
         CITEMESH_EMBEDDING_SPACES=SPACES,
+        # The next test is to find providers that are not resting from this one's faults.
+        CITEMESH_BREAKER_ACCOUNT_LADDER="0.02",
+        CITEMESH_BREAKER_TRANSIENT_LADDER="0.02",
+        CITEMESH_BREAKER_RAMP_SECONDS="0.001",
     )
     try:
         providers = RunningSimulator.at(mesh.child("simulator").address)

@@ -96,7 +96,7 @@ def test_estimates_are_on_the_safe_side() -> None:
 
 def test_every_kind_of_error_has_a_name_of_its_own_and_a_sentence() -> None:
     classes = errors.ProviderError.__subclasses__()
-    assert len(errors.KINDS) == len(classes) == 13
+    assert len(errors.KINDS) == len(classes) == 14
     assert len({cls.says for cls in classes}) == len(classes)
     for cls in classes:
         assert cls(TARGET).reason == f"PROVIDER_{cls.kind.upper()}"

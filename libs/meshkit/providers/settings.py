@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meshkit.providers import catalogue
-from meshkit.providers.catalogue import Catalogue
+from meshkit.providers.breakers import Breakers
+from meshkit.providers.catalogue import Catalogue, Model
+from meshkit.providers.errors import Target
+from meshkit.providers.gate import Gate
+from meshkit.providers.throttle import Throttle
+from meshkit.resilience.breaker import Policy
+from meshkit.resilience.rate import Lane
 from meshkit.settings import SettingsInvalid
 
 
@@ -38,6 +44,48 @@ class ProviderSettings(BaseSettings):
     provider_catalogue: Path | None = Field(None, validation_alias=catalogue.VARIABLE)
     """File with models, prices and limits that add to or replace those of
     `libs/meshkit/providers/catalogue.toml`."""
+    provider_share: float = Field(1.0, gt=0, le=1, validation_alias="CITEMESH_PROVIDER_SHARE")
+    """Part of the providers' quotas that one process of a service may use: 0.25 with four
+    replicas. The two lanes of embedding divide theirs once more, 3 to 7."""
+    breaker_account_ladder: str = Field(
+        "300,900,3600,10800,36000", validation_alias="CITEMESH_BREAKER_ACCOUNT_LADDER"
+    )
+    """Seconds a model rests after quota, key and account errors, longer each time in a row."""
+    breaker_transient_ladder: str = Field(
+        "5,15,60,300,900,3600", validation_alias="CITEMESH_BREAKER_TRANSIENT_LADDER"
+    )
+    """Seconds a model rests after overload, time-outs and network errors."""
+
+    breaker_ramp_seconds: float = Field(
+        10.0, gt=0, validation_alias="CITEMESH_BREAKER_RAMP_SECONDS"
+    )
+    """How long after a rest only a growing share of the calls goes to the model."""
+
+    @field_validator("breaker_account_ladder", "breaker_transient_ladder")
+    @classmethod
+    def _ladder(cls, value: str) -> str:
+        ladder(value)
+        return value
+
+    def policy(self) -> Policy:
+        """When breakers open and for how long."""
+        return Policy(
+            account_ladder=ladder(self.breaker_account_ladder),
+            transient_ladder=ladder(self.breaker_transient_ladder),
+            ramp_seconds=self.breaker_ramp_seconds,
+        )
+
+
+def ladder(words: str) -> tuple[float, ...]:
+    """Cooldowns in seconds, from a setting.
+
+    Raises:
+        ValueError: not one or more times above 0.
+    """
+    steps = tuple(float(word) for word in words.split(","))
+    if min(steps) <= 0:
+        raise ValueError("needs seconds above 0, divided by commas")
+    return steps
 
 
 KEY_VARIABLES: Mapping[str, str] = {
@@ -63,6 +111,20 @@ class Providers:
 
     settings: ProviderSettings
     catalogue: Catalogue
+    breakers: Breakers
+    """Of this process."""
+
+    def gate(self, model: Model, lane: Lane = Lane.QUESTION, share: float = 1.0) -> Gate:
+        """The way to a model.
+
+        Args:
+            model: As the catalogue has it.
+            lane: What this process's calls are for.
+            share: Part of this process's quota that its lane has.
+        """
+        throttle = Throttle(model, self.settings.provider_share * share)
+        target = Target(model.provider, model.model, model.operation)
+        return Gate(target, self.breakers, throttle, lane)
 
     def access(self, provider: str) -> Access:
         """Key and address of a provider.
@@ -87,7 +149,8 @@ def load() -> Providers:
     """
     try:
         settings = ProviderSettings()
-        return Providers(settings, catalogue.load(settings.provider_catalogue))
+        listed = catalogue.load(settings.provider_catalogue)
+        return Providers(settings, listed, Breakers(settings.policy()))
     except ValidationError as error:
         names = ", ".join(str(problem["loc"][0]) for problem in error.errors())
         raise SettingsInvalid(f"{names}: not a value that can be used.") from None

@@ -10,6 +10,7 @@ from anthropic.types import MessageParam, TextBlockParam, Usage
 from meshkit.providers import anthropic
 from meshkit.providers.catalogue import Model
 from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated
+from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import StreamingModel
@@ -28,8 +29,8 @@ class AnthropicModel(StreamingModel):
     Its models take no sampling temperature any more.
     """
 
-    def __init__(self, model: Model, client: AsyncAnthropic) -> None:
-        super().__init__(model, anthropic.classify)
+    def __init__(self, model: Model, client: AsyncAnthropic, gate: Gate) -> None:
+        super().__init__(model, anthropic.classify, gate)
         self._client = client
 
     async def _steps(

@@ -23,6 +23,7 @@ from meshkit.providers.errors import (
     StreamTruncated,
     TimedOut,
 )
+from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import StreamingModel
@@ -37,8 +38,8 @@ FINISHES = {
 class CohereModel(StreamingModel):
     """See `LanguageModel`."""
 
-    def __init__(self, model: Model, client: AsyncClientV2) -> None:
-        super().__init__(model, cohere.classify)
+    def __init__(self, model: Model, client: AsyncClientV2, gate: Gate) -> None:
+        super().__init__(model, cohere.classify, gate)
         self._client = client
 
     async def _steps(

@@ -10,6 +10,7 @@ from google.genai import types
 from meshkit.providers import gemini
 from meshkit.providers.catalogue import Model
 from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated
+from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
 from services.generation.models import accounting
 from services.generation.models.streaming import StreamingModel
@@ -31,8 +32,8 @@ ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
 class GeminiModel(StreamingModel):
     """See `LanguageModel`. Gemini caches prompts by their beginnings without being told."""
 
-    def __init__(self, model: Model, client: gemini.Client) -> None:
-        super().__init__(model, gemini.classify)
+    def __init__(self, model: Model, client: gemini.Client, gate: Gate) -> None:
+        super().__init__(model, gemini.classify, gate)
         self._client = client
 
     async def _steps(

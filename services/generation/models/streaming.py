@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from meshkit.providers.attempt import Classify, attempt, until, within
-from meshkit.providers.catalogue import Model, Operation
-from meshkit.providers.errors import StreamTruncated, Target
+from meshkit.providers.attempt import Classify, until, within
+from meshkit.providers.catalogue import Model
+from meshkit.providers.errors import StreamTruncated
+from meshkit.providers.gate import Gate
 from services.generation.language_model import Finished, Prompt, Spent
 from services.generation.models import accounting
 
@@ -19,14 +20,16 @@ class StreamingModel(ABC):
     Args:
         listed: The model as the catalogue has it.
         classify: What the SDK's exceptions mean.
+        gate: Where its calls go through.
     """
 
-    def __init__(self, listed: Model, classify: Classify) -> None:
+    def __init__(self, listed: Model, classify: Classify, gate: Gate) -> None:
         self.provider = listed.provider
         self.model = listed.model
         self._listed = listed
         self._classify = classify
-        self._target = Target(listed.provider, listed.model, Operation.GENERATE)
+        self._gate = gate
+        self._target = gate.target
 
     def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
         """See `LanguageModel`."""
@@ -46,7 +49,13 @@ class StreamingModel(ABC):
         """See `LanguageModel`."""
         ends, step_ends = until(seconds), until(min(patience, seconds))
         steps = self._steps(prompt, max_tokens, seconds, temperature)
-        async with attempt(self._target, self._classify), aclosing(steps):
+        most = self.estimate(prompt, max_tokens)
+        passing = self._gate.attempt(
+            self._classify,
+            tokens=most.input_tokens + most.output_tokens,
+            seconds=min(patience, seconds),
+        )
+        async with aclosing(steps), passing:
             complete = False
             while True:
                 try:
