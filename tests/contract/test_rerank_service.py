@@ -79,7 +79,9 @@ async def test_near_its_deadline_it_returns_what_it_has_read(stub: Stub) -> None
     assert time.monotonic() - started < 1.0
     assert not response.complete
     assert 0 < len(response.results) < 200
-    assert {each.index for each in response.results} == set(range(len(response.results)))
+    read = {each.index for each in response.results}
+    # Two pairs are read at a time: of those, the later one may have been done first.
+    assert read >= set(range(len(read) - 1))
 
 
 async def test_a_caller_that_goes_away_leaves_no_work_behind(stub: Stub) -> None:
