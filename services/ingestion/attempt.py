@@ -129,7 +129,8 @@ class Attempt:
         self._at(Stage.ACTIVATE, len(chunks), len(chunks))
         with span("ingestion.activate"):
             await self._activate(title, len(chunks))
-        await self._tools.queue.finish(self._job)
+        # Repeated until Postgres has it. If it had it the first time, the lease is over.
+        await self._patiently(lambda: self._tools.queue.finish(self._job))
 
     async def _extract(self) -> Extracted:
         self._at(Stage.EXTRACT)
@@ -183,14 +184,16 @@ class Attempt:
         job, plan = self._job, digest(chunks)
         if job.kept and job.plan_digest != plan:
             raise PlanChanged
-        await self._tools.queue.plan(
-            job,
-            digest=plan,
-            space=space,
-            title=title,
-            pages=len(document.pages),
-            chunks=len(chunks),
-            warnings=list(document.warnings),
+        await self._patiently(
+            lambda: self._tools.queue.plan(
+                job,
+                digest=plan,
+                space=space,
+                title=title,
+                pages=len(document.pages),
+                chunks=len(chunks),
+                warnings=list(document.warnings),
+            )
         )
         self._job = replace(job, plan_digest=plan, space=space)
 

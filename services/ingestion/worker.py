@@ -212,7 +212,8 @@ class Worker:
         """Extends the lease and shows progress until cancelled.
 
         Raises:
-            LeaseLost: when it is another's, or could not be extended in time.
+            LeaseLost: when it is another's.
+            Unavailable: when Postgres stayed away until it had run out.
         """
         loop = asyncio.get_running_loop()
         held_until = loop.time() + self._policy.lease_seconds
@@ -223,7 +224,7 @@ class Worker:
                 await self._tools.queue.extend(job, progress.stage, progress.done, progress.total)
             except Unavailable:
                 if loop.time() > held_until:
-                    raise LeaseLost from None
+                    raise
             else:
                 held_until = asked + self._policy.lease_seconds
                 self._changes.notify(job.document_id)
@@ -252,7 +253,9 @@ class Worker:
             )
         elif isinstance(error, MeshError) and is_transient(error):
             log.warning("another service stays away", reason=error.reason, **names)
-            await self._close(job, lambda: queue.give_back(job, seconds=later), "queued again")
+            # A Postgres that takes this down is back already.
+            rest = _DATABASE_PAUSE_SECONDS if error.reason == "DATABASE_UNAVAILABLE" else later
+            await self._close(job, lambda: queue.give_back(job, seconds=rest), "queued again")
         elif isinstance(error, MeshError) and (error.http_status < 500 or _of_the_text(error)):
             await self._fail(job, error.reason, error.detail)
         else:

@@ -115,7 +115,7 @@ async def running(
         await reading
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 15) -> T:
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """The first true result of a condition that is asked until its deadline."""
     async with asyncio.timeout(seconds):
         while True:

@@ -143,8 +143,9 @@ async def test_a_frozen_worker_is_fenced_when_it_wakes(room: Room) -> None:
         two.project_id = one.project_id
         document = (await one.upload(data)).document
         await eventually(lambda: some_indexed(room, document.id))
-        frozen, other = (one, two) if _started(one, document.id) else (two, one)
-        assert not _started(other, document.id)
+        started = await _said(one, "document started", document.id)
+        frozen, other = (one, two) if started else (two, one)
+        assert not await _said(other, "document started", document.id)
         frozen.process.process.send_signal(signal.SIGSTOP)
         try:
             async with asyncio.timeout(30):
@@ -154,21 +155,14 @@ async def test_a_frozen_worker_is_fenced_when_it_wakes(room: Room) -> None:
         assert ready.state == READY
         # A call of its own shows that the woken one is awake again.
         await frozen.get(document.id)
-        await eventually(lambda: _gave_up(frozen, document.id))
+        await eventually(lambda: _said(frozen, "document given up", document.id))
         assert (await row(room, document.id))["state"] == "ready"
     assert " ".join(room.retrieval.texts(document.id)) == data.decode()
     assert [a.document.document_id for a in room.retrieval.activations].count(document.id) == 1
 
 
-def _started(ingestion: Ingestion, document_id: str) -> bool:
-    return any(
-        "document started" in line and document_id in line for line in ingestion.process.lines
-    )
-
-
-async def _gave_up(ingestion: Ingestion, document_id: str) -> bool:
-    lines = ingestion.process.lines
-    return any("document given up" in line and document_id in line for line in lines)
+async def _said(ingestion: Ingestion, event: str, document_id: str) -> bool:
+    return any(event in line and document_id in line for line in ingestion.process.lines)
 
 
 async def test_a_neighbour_that_is_away_for_a_while_fails_no_document(room: Room) -> None:
@@ -293,6 +287,63 @@ async def test_postgres_going_away_in_the_middle_loses_nothing(room: Room) -> No
         await connection.close()
         assert await eventually(lambda: _ready(room, document.id))
     assert " ".join(room.retrieval.texts(document.id)) == data.decode()
+
+
+async def test_an_outage_of_postgres_longer_than_a_lease_costs_no_start(room: Room) -> None:
+    async with room.ingestion(CITEMESH_INGESTION_LEASE_SECONDS="1") as ingestion:
+        room.embedding.gate.clear()
+        document = (await ingestion.upload(text_of(20))).document
+        await eventually(lambda: _leased(room, document.id))
+        before = await row(room, document.id)
+        owner = await asyncpg.connect(room.postgres.owner_dsn)
+        await owner.execute("ALTER ROLE citemesh_ingestion CONNECTION LIMIT 0")
+        try:
+            await owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE usename = 'citemesh_ingestion'"
+            )
+            await eventually(lambda: _said(ingestion, "another service stays away", document.id))
+        finally:
+            await owner.execute("ALTER ROLE citemesh_ingestion CONNECTION LIMIT -1")
+            await owner.close()
+
+        async def resumed() -> asyncpg.Record | None:
+            found = await row(room, document.id)
+            return found if found["lease_epoch"] > before["lease_epoch"] else None
+
+        found = await eventually(resumed)
+        assert found is not None
+        assert found["starts_without_progress"] == before["starts_without_progress"] == 1
+
+
+async def test_a_connection_lost_at_the_last_write_does_not_send_the_document_back(
+    room: Room,
+) -> None:
+    """Retrieval has activated it; what is missing is one row, not another attempt."""
+    never = {"CITEMESH_INGESTION_RETRY_LATER_SECONDS": "3600"}
+    async with room.ingestion(**never) as ingestion:
+        room.retrieval.gate.clear()
+        document = (await ingestion.upload(text_of(20))).document
+        owner = await asyncpg.connect(room.postgres.owner_dsn)
+        async with owner.transaction():
+            # Only the last write wants this row.
+            await owner.execute(
+                "SELECT FROM ingestion.document WHERE document_id = $1 FOR UPDATE", document.id
+            )
+            room.retrieval.gate.set()
+
+            async def cut_off() -> bool:
+                return bool(
+                    await owner.fetchval(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE usename = 'citemesh_ingestion' AND wait_event_type = 'Lock'"
+                    )
+                )
+
+            await eventually(cut_off)
+        await owner.close()
+        await eventually(lambda: _ready(room, document.id))
+    assert len(room.retrieval.activations) == 1
 
 
 async def _ready(room: Room, document_id: str) -> bool:
