@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from opentelemetry.trace import Span, SpanKind
@@ -134,11 +134,65 @@ def _typed(error: grpc.aio.AioRpcError, call: _Call) -> MeshError:
     return typed
 
 
+WRITE_FAILED = "Internal error from Core"
+"""What gRPC calls the end of a call whose server had ended it before all was written."""
+
+T = TypeVar("T")
+
+
+class _Ending:
+    """How the server ended a call, whatever gRPC makes of a write that came too late.
+
+    A server may refuse an upload in its middle. The next write fails then, and gRPC puts
+    INTERNAL in the place of the status, before that is read or after (grpc#36066). Every
+    status passes through the callback, so the server's own is kept here; it always comes,
+    because every call has a deadline.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._server: asyncio.Future[grpc.aio.AioRpcError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        call.add_done_callback(self._note)
+
+    def _note(self, call: Any) -> None:
+        code, details = _at_once(call.code()), _at_once(call.details())
+        if self._server.done() or (code, details) == (grpc.StatusCode.INTERNAL, WRITE_FAILED):
+            return
+        error = None
+        if code is not grpc.StatusCode.OK:
+            trailing = _at_once(call.trailing_metadata())
+            error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details=details)
+        self._server.set_result(error)
+
+    async def error(self) -> grpc.aio.AioRpcError | None:
+        """What the server ended the call with, once it has; None for OK."""
+        return await asyncio.shield(self._server)
+
+    async def instead_of(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """The server's own error where gRPC has raised that a write failed."""
+        if raised.details() != WRITE_FAILED:
+            return raised
+        # An OK would promise that the server took what could not be written.
+        return await self.error() or raised
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for: the status of an ended call."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    raise AssertionError("the call has not ended")
+
+
 class _Stream:
     """A streaming call: iterate it, write to it, cancel it; errors are the mesh's."""
 
     def __init__(self, call: Any, record: _Call) -> None:
         self._call = call
+        self._ending = _Ending(call)
         self._record = record
         self._first = True
 
@@ -156,7 +210,7 @@ class _Stream:
         try:
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            typed = _typed(error, self._record)
+            typed = _typed(await self._ending.instead_of(error), self._record)
             self._record.end(typed)
             raise typed from None
         except asyncio.CancelledError as error:
@@ -171,17 +225,9 @@ class _Stream:
         return message
 
     async def _finish(self) -> None:
-        code = await self._call.code()
-        if code is not grpc.StatusCode.OK:
-            typed = _typed(
-                grpc.aio.AioRpcError(
-                    code,
-                    grpc.aio.Metadata(),
-                    await self._call.trailing_metadata() or grpc.aio.Metadata(),
-                    details=await self._call.details(),
-                ),
-                self._record,
-            )
+        error = await self._ending.error()
+        if error is not None:
+            typed = _typed(error, self._record)
             self._record.end(typed)
             raise typed
         self._record.end()
@@ -217,11 +263,12 @@ async def streaming(call: Any) -> AsyncIterator[Any]:
 
 
 class _Unary:
-    """Calls whose response is one message."""
+    """Calls whose response is one message; `writes` says that the request is a stream."""
 
-    def __init__(self, callable_: Any, method: str) -> None:
+    def __init__(self, callable_: Any, method: str, *, writes: bool = False) -> None:
         self._callable = callable_
         self._method = method
+        self._writes = writes
 
     async def __call__(
         self,
@@ -231,10 +278,13 @@ class _Unary:
         metadata: Any = None,
     ) -> Any:
         call = _Call(self._method, timeout, metadata)
+        ending = None
         try:
-            response = await self._callable(request, timeout=call.timeout, metadata=call.metadata)
+            rpc = self._callable(request, timeout=call.timeout, metadata=call.metadata)
+            ending = _Ending(rpc) if self._writes else None
+            response = await rpc
         except grpc.aio.AioRpcError as error:
-            typed = _typed(error, call)
+            typed = _typed(await ending.instead_of(error) if ending else error, call)
             call.end(typed)
             raise typed from None
         except BaseException as error:
@@ -278,7 +328,7 @@ class MeshChannel(grpc.aio.Channel):
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A callable that takes an async iterator of requests."""
-        return _Unary(self._channel.stream_unary(method, *args, **kwargs), method)
+        return _Unary(self._channel.stream_unary(method, *args, **kwargs), method, writes=True)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A callable whose result is a stream."""
