@@ -18,6 +18,7 @@ from gateway.routes import (
     keys,
     pages,
     projects,
+    providers,
     search,
     tokens,
     usage,
@@ -35,6 +36,7 @@ ROUTERS = (
     usage.router,
     projects.router,
     keys.router,
+    providers.router,
     health.router,
     pages.router,
 )

@@ -87,6 +87,13 @@ class FeedbackBody(Body):
     """What the user wrote."""
 
 
+class ResetBody(Body):
+    """Whose breakers are to be closed."""
+
+    provider: Annotated[str, StringConstraints(max_length=64)] = ""
+    """Such as `gemini`; empty means everybody's."""
+
+
 class ProjectBody(Body):
     """A project to be made."""
 

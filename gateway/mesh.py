@@ -12,6 +12,7 @@ from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
 from gateway.contexts import Contexts
 from gateway.limits import Limits
+from gateway.operations import Operations
 from gateway.projects import Projects
 from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings
@@ -33,6 +34,7 @@ class Mesh:
     keys: ApiKeys
     authenticator: Authenticator
     limits: Limits
+    operations: Operations
     ingestion: ingestion_v1.IngestionServiceAsyncStub
     retrieval: retrieval_v1.RetrievalServiceAsyncStub
     generation: generation_v1.GenerationServiceAsyncStub

@@ -18,6 +18,7 @@ from gateway.contexts import Contexts
 from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.mesh import Mesh
+from gateway.operations import Operations
 from gateway.projects import Projects
 from gateway.readiness import Check, Readiness
 from gateway.settings import GatewaySettings
@@ -90,6 +91,9 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
     settings = process.settings
     signer = process.signer()
     limits = Limits(settings)
+    operations = Operations(addresses(), signer)
+    process.stack.push_async_callback(operations.close)
+    readiness.watch_breakers(operations.breakers)
     tokens = TokenVerifier(settings) if settings.jwt_jwks else None
     stubs = {name: process.channel(name) for name in GATEWAY.calls}
     database = await process.database("gateway", "usage")
@@ -105,6 +109,7 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
         keys=keys,
         authenticator=authenticator,
         limits=limits,
+        operations=operations,
         ingestion=ingestion_v1.IngestionServiceAsyncStub(stubs["ingestion"]),
         retrieval=retrieval_v1.RetrievalServiceAsyncStub(stubs["retrieval"]),
         generation=generation_v1.GenerationServiceAsyncStub(stubs["generation"]),

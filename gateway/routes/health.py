@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from gateway.json_response import JsonResponse
 from gateway.mesh import Slot
+from gateway.routes.providers import BreakerLine, breaker_json
 
 router = APIRouter(tags=["health"])
 
@@ -26,6 +27,8 @@ class Ready(TypedDict):
     missing: list[str]
     degraded: list[str]
     parts: dict[str, bool]
+    breakers: list[BreakerLine]
+    """Providers' models that are given a rest after failures; others stand in for them."""
 
 
 @router.get("/healthz", summary="Liveness", responses={200: {"model": Health}})
@@ -51,6 +54,7 @@ async def readyz(request: Request) -> Response:
         "missing": missing,
         "degraded": report.degraded,
         "parts": dict(report.parts),
+        "breakers": [breaker_json(found) for found in report.breakers],
     }
     return JsonResponse(ready, status_code=200 if status == "ready" else 503)
 

@@ -39,6 +39,9 @@ class Component:
     """Whether the process has a signing key of its own."""
     calls: tuple[str, ...] = ()
     """Components it dials; the network policies are compared with this."""
+    observes: tuple[str, ...] = ()
+    """Components it asks how they and their providers are, and does without; the network
+    policies let it through to them as well."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that make this instance what it is."""
     calls_providers: bool = False
@@ -57,6 +60,7 @@ GATEWAY = Component(
     ),
     signs=True,
     calls=("ingestion", "retrieval", "generation"),
+    observes=("embedding", "embedding_bulk", "rerank"),
 )
 
 COMPONENTS: tuple[Component, ...] = (
@@ -124,6 +128,8 @@ COMPONENTS: tuple[Component, ...] = (
 )
 
 BY_NAME: dict[str, Component] = {component.name: component for component in COMPONENTS}
+OPERATIONS = "citemesh.operations.v1.OperationsService"
+"""Served by every component that calls providers, beside its own service."""
 SCHEMAS: tuple[Schema, ...] = tuple(schema for c in COMPONENTS for schema in c.schemas)
 RUNTIME_ROLES: tuple[str, ...] = tuple(
     dict.fromkeys(f"citemesh_{c.service}" for c in COMPONENTS if c.uses_database)

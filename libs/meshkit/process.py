@@ -24,7 +24,7 @@ import uvloop
 from meshkit import settings as settings_module
 from meshkit import telemetry
 from meshkit.channel import MeshChannel
-from meshkit.components import BY_NAME, COMPONENTS, Schema
+from meshkit.components import BY_NAME, COMPONENTS, OPERATIONS, Schema
 from meshkit.database.pool import UNREACHABLE, Database
 from meshkit.database.revisions import head, revision
 from meshkit.identity import KeyFileInvalid, Signer, Verifier
@@ -226,7 +226,8 @@ async def _serve(
     process.server = server
     log.info("starting", **settings_module.visible(settings))
     try:
-        await server.start([BY_NAME[component].grpc_service])
+        known = BY_NAME[component]
+        await server.start([known.grpc_service, *([OPERATIONS] if known.calls_providers else [])])
         waiter: asyncio.Future[Any] = asyncio.create_task(stopping.wait())
         starting: asyncio.Future[Any] = asyncio.ensure_future(start(process))
         await asyncio.wait({starting, waiter}, return_when=asyncio.FIRST_COMPLETED)

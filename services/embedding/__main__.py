@@ -7,8 +7,11 @@ import time
 from datetime import timedelta
 
 from citemesh.embedding import v1
+from citemesh.operations import v1 as operations_v1
 from meshkit.errors import MeshError, Precondition
 from meshkit.process import Process, run
+from meshkit.providers import settings as provider_settings
+from meshkit.providers.servicer import OperationsServicer
 from meshkit.resilience import rate as provider_rate
 from meshkit.settings import SettingsInvalid
 from meshkit.weights.threads import ModelThreads
@@ -29,8 +32,9 @@ async def start(process: Process[EmbeddingSettings]) -> None:
     process.stack.callback(threads.close)
     # Sentences for whoever starts the mesh, without a stack trace, and no restarts.
     work = provider_rate.Lane.QUESTION if settings.lane is Lane.QUERY else provider_rate.Lane.BULK
+    providers = provider_settings.load()
     try:
-        embedders = await open_embedders(settings.spaces, threads, work)
+        embedders = await open_embedders(settings.spaces, threads, providers, work)
     except MeshError as error:
         raise SettingsInvalid(error.detail) from error
     for embedder in embedders.values():
@@ -51,6 +55,10 @@ async def start(process: Process[EmbeddingSettings]) -> None:
         process.background("sweeping vectors", stored.keep_sweeping())
     process.serve(
         v1.add_EmbeddingServiceServicer_to_server, EmbeddingServicer(embedding, directory)
+    )
+    process.serve(
+        operations_v1.add_OperationsServiceServicer_to_server,
+        OperationsServicer(providers.breakers),
     )
 
 

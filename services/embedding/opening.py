@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from meshkit import weights
 from meshkit.logging import logger
-from meshkit.providers import settings
 from meshkit.providers.catalogue import Operation
 from meshkit.providers.settings import Providers
 from meshkit.resilience.rate import Lane
@@ -23,13 +22,17 @@ SHARES = {Lane.QUESTION: 0.3, Lane.BULK: 0.7}
 
 
 async def open_embedders(
-    names: Sequence[str], threads: ModelThreads, lane: Lane = Lane.QUESTION
+    names: Sequence[str],
+    threads: ModelThreads,
+    providers: Providers,
+    lane: Lane = Lane.QUESTION,
 ) -> Mapping[str, Embedder]:
     """One embedder for each space, in order, warm.
 
     Args:
         names: Spaces.
         threads: Where local weights run.
+        providers: Keys, addresses and breakers of this process.
         lane: What this process's calls are for.
 
     Raises:
@@ -39,7 +42,6 @@ async def open_embedders(
         SettingsInvalid: a provider's key is missing.
     """
     spaces = [parse_name(name) for name in names]
-    providers = settings.load()
     opened: dict[str, Embedder] = {}
     # What is wrong shows before anything is fetched.
     for space in spaces:

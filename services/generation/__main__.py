@@ -6,11 +6,14 @@ from datetime import timedelta
 from citemesh.embedding import v1 as embedding_v1
 from citemesh.generation import v1 as generation_v1
 from citemesh.guardrail import v1 as guardrail_v1
+from citemesh.operations import v1 as operations_v1
 from citemesh.rerank import v1 as rerank_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from meshkit.errors import MeshError
 from meshkit.logging import logger
 from meshkit.process import Process, run
+from meshkit.providers import settings as provider_settings
+from meshkit.providers.servicer import OperationsServicer
 from meshkit.settings import SettingsInvalid
 from services.generation.abstractive import AbstractiveGenerator
 from services.generation.calls.finding import FindingCalls
@@ -50,8 +53,9 @@ async def start(process: Process[GenerationSettings]) -> None:
         limit=settings.scored_sentences,
         thresholds=Thresholds(answer_logit=settings.answer_logit),
     )
+    providers = provider_settings.load()
     try:
-        opened = open_models(settings.language_models)
+        opened = open_models(settings.language_models, providers)
     except MeshError as error:
         # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
         raise SettingsInvalid(error.detail) from error
@@ -82,6 +86,10 @@ async def start(process: Process[GenerationSettings]) -> None:
     process.serve(
         generation_v1.add_GenerationServiceServicer_to_server,
         GenerationServicer(answerer, store, writing),
+    )
+    process.serve(
+        operations_v1.add_OperationsServiceServicer_to_server,
+        OperationsServicer(providers.breakers),
     )
     process.background("sweep", sweep(store))
 

@@ -22,12 +22,12 @@ MOST_TOKENS = 64
 async def check(providers: Providers) -> list[Finding]:
     """Tries every language model."""
     names = named(settings.load(GenerationSettings).language_models, Operation.GENERATE, providers)
-    return [await _try(name) for name in names]
+    return [await _try(name, providers) for name in names]
 
 
-async def _try(name: str) -> Finding:
+async def _try(name: str, providers: Providers) -> Finding:
     async def call() -> Tried:
-        [model] = open_models([name])
+        [model] = open_models([name], providers)
         began = time.perf_counter()
         pieces, first, cost, ended, left = 0, 0.0, 0, "", ""
         try:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshkit.providers import settings
 from meshkit.providers.catalogue import Model, Operation
 from meshkit.providers.gate import Gate
-from meshkit.providers.settings import Access
+from meshkit.providers.settings import Access, Providers
 from services.generation.language_model import LanguageModel
 
 
-def open_models(names: Sequence[str]) -> list[LanguageModel]:
+def open_models(names: Sequence[str], providers: Providers) -> list[LanguageModel]:
     """One model for each name, in order. Nothing is called yet.
 
     Args:
         names: `provider` or `provider/model`.
+        providers: Keys, addresses and breakers of this process.
 
     Raises:
         Unsupported, NotFound: no such provider or model.
         SettingsInvalid: a provider's key is missing.
     """
-    providers = settings.load()
     opened: list[LanguageModel] = []
     for name in names:
         provider, _, model = name.partition("/")

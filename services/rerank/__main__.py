@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from citemesh.operations import v1 as operations_v1
 from citemesh.rerank import v1
 from meshkit.errors import MeshError
 from meshkit.process import Process, run
+from meshkit.providers import settings as provider_settings
+from meshkit.providers.servicer import OperationsServicer
 from meshkit.settings import SettingsInvalid
 from meshkit.weights.threads import ModelThreads
 from services.rerank.opening import open_rerankers
@@ -18,9 +21,14 @@ async def start(process: Process[RerankSettings]) -> None:
     settings = process.settings
     threads = ModelThreads(settings.workers, "rerank")
     process.stack.callback(threads.close)
+    providers = provider_settings.load()
     try:
         rerankers = await open_rerankers(
-            settings.providers, settings.model, threads, window_tokens=settings.window_tokens
+            settings.providers,
+            settings.model,
+            threads,
+            providers,
+            window_tokens=settings.window_tokens,
         )
     except MeshError as error:
         # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
@@ -30,6 +38,10 @@ async def start(process: Process[RerankSettings]) -> None:
     process.stack.push_async_callback(scoring.close)
     servicer = RerankServicer(scoring, settings.margin_seconds)
     process.serve(v1.add_RerankServiceServicer_to_server, servicer)
+    process.serve(
+        operations_v1.add_OperationsServiceServicer_to_server,
+        OperationsServicer(providers.breakers),
+    )
 
 
 if __name__ == "__main__":

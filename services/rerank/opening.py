@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from meshkit import weights
 from meshkit.errors import Unsupported
 from meshkit.logging import logger
-from meshkit.providers import settings
 from meshkit.providers.catalogue import Operation
 from meshkit.providers.settings import Providers
 from meshkit.weights.threads import ModelThreads
@@ -19,7 +18,12 @@ log = logger(__name__)
 
 
 async def open_rerankers(
-    names: Sequence[str], local_model: str, threads: ModelThreads, *, window_tokens: int
+    names: Sequence[str],
+    local_model: str,
+    threads: ModelThreads,
+    providers: Providers,
+    *,
+    window_tokens: int,
 ) -> list[Reranker]:
     """One reranker for each name, in order, ready.
 
@@ -27,6 +31,7 @@ async def open_rerankers(
         names: `local`, or `provider` or `provider/model`.
         local_model: Weights of `local`.
         threads: Where local weights run.
+        providers: Keys, addresses and breakers of this process.
         window_tokens: See `LocalReranker`.
 
     Raises:
@@ -34,7 +39,6 @@ async def open_rerankers(
         Unavailable: the weights cannot be had.
         SettingsInvalid: a provider's key is missing.
     """
-    providers = settings.load()
     opened: list[Reranker] = []
     for name in names:
         if name == LocalReranker.provider:

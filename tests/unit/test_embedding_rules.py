@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit.errors import Internal, NotFound, Precondition, Unsupported
+from meshkit.providers import settings as provider_settings
 from meshkit.settings import SettingsInvalid, load
 from meshkit.weights import find
 from meshkit.weights.threads import ModelThreads
@@ -117,7 +118,7 @@ async def test_a_space_that_nobody_here_can_embed_in_stops_the_start(
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     threads = ModelThreads(1, "test")
     with pytest.raises(error, match=says):
-        await open_embedders([name], threads)
+        await open_embedders([name], threads, provider_settings.load())
     threads.close()
 
 

@@ -1,4 +1,4 @@
-"""`citemesh providers check`: which models answer, before the first upload.
+"""`citemesh providers check`: which models answer, before the first upload; `reset`: try them now.
 
 Local models are checked by a search of the running mesh that has to embed the query and to
 rerank. APIs are called from here, once for each use, with the keys of this shell: every provider
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,6 +69,29 @@ def check(url: Url = None, data: Data = None, as_json: AsJson = False) -> None:
     if failed:
         names = ", ".join(f"{finding.provider} ({finding.use})" for finding in failed)
         raise CommandFailed(f"Not every provider answers: {names}.", "PROVIDER_UNAVAILABLE")
+
+
+@app.command()
+def reset(
+    provider: Annotated[
+        str, typer.Argument(metavar="[PROVIDER]", help="Such as gemini; all without it.")
+    ] = "",
+    url: Url = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close circuit breakers by hand, in every process. Needs a key with the scope `admin`."""
+    from meshkit.cli.client import Client
+    from meshkit.cli.output import print_json
+
+    with Client.open(url, data) as client:
+        told = client.request("POST", "/v1/providers:reset", json={"provider": provider})
+    if as_json:
+        print_json(told)
+    else:
+        print(f"{told['closed']} breakers of {provider or 'all providers'} were closed.")
+    if told["silent"]:
+        raise CommandFailed(f"Not reached: {', '.join(told['silent'])}.", "OPERATIONS_INCOMPLETE")
 
 
 def _row(finding: Finding) -> tuple[str, str, str, str, str]:

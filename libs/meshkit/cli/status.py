@@ -129,10 +129,27 @@ def _readiness(url: str) -> dict[str, Any]:
 
 def _print_readiness(content: dict[str, Any]) -> None:
     for name, value in content.items():
-        if name in ("status", "parts") or value in (None, [], {}, ""):
+        if name in ("status", "parts", "breakers") or value in (None, [], {}, ""):
             continue
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         print(f"{name}: {shown}")
+    if breakers := content.get("breakers"):
+        print("providers given a rest after failures (`citemesh providers reset` ends it):")
+        columns = ("process", "provider", "model", "use", "state", "why", "again in")
+        table(columns, [_breaker(found) for found in breakers])
+
+
+def _breaker(found: dict[str, Any]) -> tuple[object, ...]:
+    left = found["seconds_left"]
+    return (
+        f"{found['component']} at {found['address']}",
+        found["provider"],
+        found["model"] or "all: its account",
+        found["operation"],
+        found["state"].replace("_", " "),
+        found["fault"],
+        f"{left:.0f} s" if left else "",
+    )
 
 
 def remote_status(url: str, *, as_json: bool) -> None:

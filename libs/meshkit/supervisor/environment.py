@@ -102,7 +102,7 @@ class Environments:
         if component.uses_database:
             url = self.database_urls[component.service]
             environment[f"CITEMESH_{service}_DATABASE_URL"] = url
-        environment |= self._addresses_for(component.calls)
+        environment |= self._addresses_for((*component.calls, *component.observes))
         return environment
 
     def _addresses_for(self, names: Iterable[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
+from citemesh.operations import v1 as operations_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway.__main__ import listen
 from gateway.__main__ import server as http_server
@@ -24,6 +25,7 @@ from gateway.contexts import Contexts
 from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.mesh import Mesh, Slot
+from gateway.operations import Operations
 from gateway.projects import Projects
 from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings
@@ -33,11 +35,16 @@ from meshkit.components import ISSUERS
 from meshkit.context import RequestContext
 from meshkit.database.pool import Database
 from meshkit.identity import Signer, Verifier, create_keyring
+from meshkit.providers.breakers import Breakers
+from meshkit.providers.errors import Target
+from meshkit.providers.servicer import OperationsServicer
+from meshkit.resilience.breaker import Policy
 from meshkit.server import Server
 
 INGESTION = "citemesh.ingestion.v1.IngestionService"
 RETRIEVAL = "citemesh.retrieval.v1.RetrievalService"
 GENERATION = "citemesh.generation.v1.GenerationService"
+PROVIDER = Target("gemini", "gemini-3.8-flash", "generate")
 
 
 @dataclass
@@ -64,6 +71,7 @@ class Services(
     """The services: each RPC answers what the test tells it to, and notes who asked."""
 
     def __init__(self) -> None:
+        self.breakers = Breakers(Policy())
         self.contexts: list[RequestContext] = []
         self.requests: list[Any] = []
         self.replies: dict[str, Reply] = {}
@@ -74,7 +82,11 @@ class Services(
 
     def clear(self) -> None:
         """Forgets what was told and what was asked."""
+        breakers = self.breakers
         self.__init__()  # type: ignore[misc]
+        # The servicer of operations has these.
+        breakers.reset()
+        self.breakers = breakers
 
     async def _reply(self, name: str, request: Any, otherwise: Any) -> Any:
         self.contexts.append(context.current())
@@ -217,6 +229,9 @@ async def backend(keyring: Path) -> AsyncIterator[tuple[Services, str]]:
     server.add(ingestion_v1.add_IngestionServiceServicer_to_server, services)
     server.add(retrieval_v1.add_RetrievalServiceServicer_to_server, services)
     server.add(generation_v1.add_GenerationServiceServicer_to_server, services)
+    server.add(
+        operations_v1.add_OperationsServiceServicer_to_server, OperationsServicer(services.breakers)
+    )
     await server.set_serving(True)
     yield services, f"127.0.0.1:{server.port}"
     await server.drain()
@@ -233,13 +248,16 @@ async def run_gateway(
     keys, projects, limits = ApiKeys(database), Projects(database), Limits(settings)
     channels = [MeshChannel(address, name) for name in (INGESTION, RETRIEVAL, GENERATION)]
     tokens = TokenVerifier(settings) if settings.jwt_jwks else None
+    signer = Signer.load(keyring / "gateway.key")
+    operations = Operations({"generation": address}, signer)
     mesh = Mesh(
         settings=settings,
-        contexts=Contexts(Signer.load(keyring / "gateway.key")),
+        contexts=Contexts(signer),
         projects=projects,
         keys=keys,
         authenticator=Authenticator(keys, projects, limits, tokens, settings.key_cache_seconds),
         limits=limits,
+        operations=operations,
         ingestion=ingestion_v1.IngestionServiceAsyncStub(channels[0]),
         retrieval=retrieval_v1.RetrievalServiceAsyncStub(channels[1]),
         generation=generation_v1.GenerationServiceAsyncStub(channels[2]),
@@ -256,6 +274,7 @@ async def run_gateway(
         mesh.draining.set()
         http.should_exit = True
         await serving
+        await operations.close()
         for channel in channels:
             await channel.close()
 

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
+from citemesh.operations import v1 as operations_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway import app as application
 from gateway.endpoint import GuardedRoute
@@ -31,6 +32,8 @@ ROUTES = {
     "ingestion.PurgeProject": ("DELETE", "/v1/projects/{project_id}"),
     "retrieval.Search": ("POST", "/v1/search"),
     "retrieval.ReadChunks": ("GET", "/v1/documents/{document_id}/chunks"),
+    "operations.ListBreakers": ("GET", "/v1/providers"),
+    "operations.ResetBreakers": ("POST", "/v1/providers:reset"),
     "generation.Answer": ("POST", "/v1/answers"),
     "generation.RecordFeedback": ("POST", "/v1/feedback"),
     "generation.PurgeProject": ("DELETE", "/v1/projects/{project_id}"),
@@ -56,6 +59,7 @@ def rpcs() -> Iterator[str]:
         ("ingestion", ingestion_v1, "IngestionService"),
         ("retrieval", retrieval_v1, "RetrievalService"),
         ("generation", generation_v1, "GenerationService"),
+        ("operations", operations_v1, "OperationsService"),
     ):
         base = getattr(module, f"{service}Servicer")
         yield from (f"{package}.{name}" for name in vars(base) if name[0].isupper())
