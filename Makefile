@@ -14,6 +14,9 @@ SEED ?= 1
 DIR ?= ../shared/data/messy
 FUZZ ?= 0
 PAGES ?= 0
+SCENARIO ?= peak
+SHORT ?=
+LOAD ?=
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -27,7 +30,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -62,6 +65,9 @@ docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 
 bench-scale: $(INSTALLED) $(STUBS) ## the dense index at 10,000 and 100,000 chunks with 1, 100 and 1,000 projects; SCALE=options
 	$(VENV)/bin/python -m loadtest.scale $(SCALE)
+
+load: $(INSTALLED) $(STUBS) ## SCENARIO= against the simulator, SHORT=1 in minutes; writes HTML and JSON to reports/
+	$(VENV)/bin/python -m loadtest.load $(SCENARIO) $(if $(SHORT),--short) $(LOAD)
 
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench

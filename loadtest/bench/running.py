@@ -95,15 +95,17 @@ class RunningMesh:
 
 
 @contextmanager
-def running_mesh(data: Path, environment: dict[str, str]) -> Iterator[RunningMesh]:
+def running_mesh(data: Path, environment: dict[str, str], *options: str) -> Iterator[RunningMesh]:
     """`citemesh up` on a free port until the block ends.
 
     Args:
         data: Data directory.
         environment: Variables on top of this process's own.
+        options: More of the command line, such as `--simulate`.
     """
     port = pick()
     command = [sys.executable, "-m", "meshkit.cli", "up", "--port", str(port), "--data", str(data)]
+    command += options
     log = (data.parent / "mesh.log").open("wb")
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT

@@ -1,0 +1,85 @@
+"""The load generators against a real mesh: what they note is what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.load.drivers import MAIN_KEY, Drivers
+from loadtest.load.mix import load_mix
+from loadtest.load.plan import Plan, Stretch, Track
+from loadtest.load.samples import Sample
+from meshkit.ids import new_id
+from tests.mesh.conftest import RunningMesh, wait_until
+
+pytestmark = pytest.mark.mesh
+
+TOPICS = 3
+"""Documents that are uploaded; only questions about them have a right one."""
+SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def key(mesh: RunningMesh) -> str:
+    """Key of a project that holds the first topics' documents."""
+    project = mesh.http.post("/v1/projects", json={"name": new_id("load")}).json()["id"]
+    body = {"name": "load", "project_id": project, "scopes": ["read", "write"]}
+    key: str = mesh.http.post("/v1/keys", json=body).json()["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    for topic in load_mix().topics[:TOPICS]:
+        files = {"file": (f"{topic.title}.md", topic.document)}
+        mesh.http.post("/v1/documents", files=files, headers=headers).raise_for_status()
+
+    def ready() -> bool:
+        page = mesh.http.get("/v1/documents", headers=headers).json()["documents"]
+        return [document["state"] for document in page] == ["ready"] * TOPICS
+
+    wait_until(ready, 60.0, "the topics are ready")
+    return key
+
+
+@pytest.fixture
+def drivers(tmp_path: Path, key: str) -> Iterator[Drivers]:
+    running = Drivers(tmp_path, {MAIN_KEY: key})
+    yield running
+    running.close()
+
+
+def plan(mesh: RunningMesh, amount: float, **kinds: float) -> Plan:
+    steps = (Stretch("only", SECONDS, amount, amount),)
+    return Plan(mesh.url, (Track("main", MAIN_KEY, kinds, 0.5, 1, steps),), think_seconds=0.1)
+
+
+def known(found: list[Sample]) -> list[Sample]:
+    """Those that were about a topic that was uploaded and cited it."""
+    return [sample for sample in found if sample.right]
+
+
+def test_open_users_ask_over_rest_sse_and_grpc(mesh: RunningMesh, drivers: Drivers):
+    begun: list[str] = []
+    before = time.time()
+    found, stretches = drivers.open(
+        plan(mesh, 6.0, ask=0.3, ask_whole=0.2, grpc=0.3, search=0.2), begun.append
+    )
+    assert begun == ["only"]
+    assert [s.name for s in stretches] == ["only"]
+    assert {sample.reason for sample in found} == {""}
+    assert {sample.kind for sample in found} == {"ask", "ask_whole", "grpc", "search"}
+    assert known(found)
+    for sample in found:
+        assert before < sample.due <= sample.sent < sample.end
+        if sample.kind in ("ask", "grpc"):
+            assert sample.sent < sample.first <= sample.end
+
+
+def test_closed_users_of_locust_wait_for_their_answers(mesh: RunningMesh, drivers: Drivers):
+    found = drivers.closed(plan(mesh, 2.0, ask=0.6, search=0.4))
+    assert {sample.reason for sample in found} == {""}
+    assert {sample.kind for sample in found} == {"ask", "search"}
+    assert known(found)
+    under_way = [sum(other.sent <= sample.sent < other.end for other in found) for sample in found]
+    assert max(under_way) <= 2
+    assert all(s.sent < s.first <= s.end for s in found if s.kind == "ask")
