@@ -138,7 +138,7 @@ def step_figures(
         "quality": quality(answers),
         "in_flight": round(in_flight(here, stretch), 3),
         "lag_p99_ms": milliseconds(found.sent - found.due for found in main)["p99"],
-        "classes": dict(Counter(found.demand_class for found in here if found.ok)),
+        "classes": worked_on(samples, stretch),
         "latency_by_class": {
             name: milliseconds(found.total for found in ok if found.demand_class == name)
             for name in sorted({found.demand_class for found in ok})
@@ -154,6 +154,21 @@ def in_flight(samples: Iterable[Sample], stretch: Stretch) -> float:
         for found in samples
     )
     return under_way / stretch.seconds
+
+
+def worked_on(samples: Iterable[Sample], stretch: Stretch) -> dict[str, float]:
+    """Requests by class that were worked on in a stretch, whichever step they were due in.
+
+    A request counts by the share of its time that lies here, so that an overload's rest is
+    part of the step that had to do it.
+    """
+    found: dict[str, float] = {}
+    for each in samples:
+        inside = min(each.end, stretch.ends) - max(each.sent, stretch.begins)
+        if each.ok and inside > 0:
+            part = inside / max(inside, each.end - each.sent)
+            found[each.demand_class] = found.get(each.demand_class, 0.0) + part
+    return {name: round(count, 3) for name, count in sorted(found.items())}
 
 
 def window(figures: Mapping[str, Any]) -> Window:

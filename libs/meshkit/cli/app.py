@@ -13,6 +13,7 @@ import typer
 
 from meshkit.cli import (
     ask,
+    capacity,
     documents,
     evaluate,
     ingest,
@@ -44,6 +45,7 @@ app.command("eval")(evaluate.evaluate)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(providers.app, name="providers")
+app.command()(capacity.capacity)
 app.command()(maintenance.migrate)
 app.command()(maintenance.reindex)
 app.command()(maintenance.reconcile)
