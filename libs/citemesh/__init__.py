@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from citemesh.client import Mesh as Mesh
     from citemesh.client import TokenRefused as TokenRefused
     from citemesh.client import connect as connect
+    from citemesh.transcript import Transcript as Transcript
 
-__all__ = ["Mesh", "TokenRefused", "connect"]
+__all__ = ["Mesh", "TokenRefused", "Transcript", "connect"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,6 @@ def __getattr__(name: str) -> Any:
     does not pay for the stubs of all."""
     if name not in __all__:
         raise AttributeError(f"module 'citemesh' has no attribute {name!r}")
-    from citemesh import client
+    from citemesh import client, transcript
 
-    return getattr(client, name)
+    return getattr(transcript if name == "Transcript" else client, name)

@@ -67,6 +67,7 @@ async def start(process: Process[GenerationSettings]) -> None:
             models,
             last_resort=quoting if settings.quotes else None,
             passages=settings.passages,
+            goes_on=settings.interrupted != "end",
         )
     budget = await process.budget(database)
     answerer = Answerer(
@@ -79,10 +80,13 @@ async def start(process: Process[GenerationSettings]) -> None:
             seconds=settings.answer_seconds,
             passages=settings.passages,
             release=settings.release,
+            keeps_sentences=settings.interrupted == "continue",
             use_cache=settings.cache_hours > 0,
         ),
     )
-    writing = Writing(models, budget, settings.answer_seconds)
+    writing = Writing(
+        models, budget, settings.answer_seconds, goes_on=settings.interrupted != "end"
+    )
     process.serve(
         generation_v1.add_GenerationServiceServicer_to_server,
         GenerationServicer(answerer, store, writing),

@@ -6,21 +6,22 @@ source are taken out, each citation gets the sentence it rests on, and grounding
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 from meshkit.logging import logger
 from meshkit.providers.errors import ProviderError
 from meshkit.usage import Spend
-from services.generation.answers import Draft, Usage
+from services.generation.answers import Draft, Switched, Usage
 from services.generation.failover import LanguageModels, Serving
 from services.generation.generator import NOT_FOUND, Generator
 from services.generation.language_model import Finished, Message, Prompt, Role
 from services.generation.markers import MarkerFilter
 from services.generation.passages import Passage
-from services.generation.prompt import INSTRUCTIONS, answer_prompt
+from services.generation.prompt import INSTRUCTIONS, answer_prompt, continuing
 from services.generation.quotes import supporting_quotes
+from services.generation.resuming import Continuation
 from services.generation.writing import STAGE
 
 log = logger(__name__)
@@ -36,14 +37,21 @@ class AbstractiveGenerator:
         models: Who writes.
         last_resort: Who answers when none of them can; None lets the answer fail.
         passages: Passages an answer is made from.
+        goes_on: Whether another one goes on when a model fails in the middle of its text.
     """
 
     def __init__(
-        self, models: LanguageModels, *, last_resort: Generator | None, passages: int
+        self,
+        models: LanguageModels,
+        *,
+        last_resort: Generator | None,
+        passages: int,
+        goes_on: bool = True,
     ) -> None:
         self._models = models
         self._last_resort = last_resort
         self._passages = passages
+        self._goes_on = goes_on
 
     @property
     def provider(self) -> str:
@@ -69,27 +77,39 @@ class AbstractiveGenerator:
         max_tokens: int,
         seconds: float,
         spend: Spend,
-    ) -> AsyncGenerator[str | Draft, None]:
+        so_far: Callable[[], str],
+    ) -> AsyncGenerator[str | Switched | Draft, None]:
         """The model's text, then one `Draft`."""
         if not passages:
             yield NOT_FOUND
             yield Draft((), None, True)
             return
-        pieces = self._written(question, passages, max_tokens, seconds, spend)
+        pieces = self._written(question, passages, max_tokens, seconds, spend, so_far)
         begun = False
+        failed: ProviderError | None = None
         try:
             async with aclosing(pieces):
                 async for piece in pieces:
                     begun = True
                     yield piece
         except ProviderError as error:
-            if begun or self._last_resort is None:
+            if self._last_resort is None or (begun and not self._goes_on):
                 raise error.as_mesh_error() from None
-            log.warning("answering without a language model", kind=error.kind)
-        else:
+            failed = error
+        if failed is None or self._last_resort is None:
             return
+        log.warning("answering without a language model", kind=failed.kind)
+        if begun:
+            # A quotation is an answer of its own and continues nobody's.
+            provider = self._last_resort.provider
+            yield Switched(failed.target.provider, provider, failed.reason, restarted=True)
         fallback = self._last_resort.write(
-            question, passages, max_tokens=max_tokens, seconds=seconds, spend=spend
+            question,
+            passages,
+            max_tokens=max_tokens,
+            seconds=seconds,
+            spend=spend,
+            so_far=so_far,
         )
         async with aclosing(fallback):
             async for piece in fallback:
@@ -109,22 +129,33 @@ class AbstractiveGenerator:
         max_tokens: int,
         seconds: float,
         spend: Spend,
-    ) -> AsyncGenerator[str | Draft, None]:
+        so_far: Callable[[], str],
+    ) -> AsyncGenerator[str | Switched | Draft, None]:
         prompt = answer_prompt(question, passages)
-        markers = MarkerFilter([passage.marker for passage in passages])
-        text: list[str] = []
+        known = [passage.marker for passage in passages]
         serving = Serving(self.provider, self.model)
-        stream = self._models.stream(prompt, max_tokens=max_tokens, seconds=seconds, spend=spend)
+        shown = _Shown(known, "")
+
+        def go_on() -> Prompt:
+            return continuing(prompt, so_far()) if so_far() else prompt
+
+        stream = self._models.stream(
+            prompt,
+            max_tokens=max_tokens,
+            seconds=seconds,
+            spend=spend,
+            go_on=go_on if self._goes_on else None,
+        )
         async with aclosing(stream):
             async for step in stream:
                 if isinstance(step, Serving):
                     serving = step
-                    continue
-                shown = markers.close() if isinstance(step, Finished) else markers.feed(step)
-                if shown:
-                    text.append(shown)
-                    yield shown
-        answer = "".join(text)
+                elif isinstance(step, Switched):
+                    yield step
+                    shown = _Shown(known, so_far())
+                elif piece := shown.close() if isinstance(step, Finished) else shown.feed(step):
+                    yield piece
+        answer = shown.text
         abstained = answer.strip().startswith(NOT_FOUND)
         yield Draft(
             quotes=() if abstained else supporting_quotes(answer, passages),
@@ -134,6 +165,36 @@ class AbstractiveGenerator:
             provider=serving.provider,
             model=serving.model,
         )
+
+
+class _Shown:
+    """What of a model's text is shown: no marker of another source, nothing said before.
+
+    Args:
+        known: Markers of the sources.
+        said: What stands already of the answer.
+    """
+
+    def __init__(self, known: Sequence[str], said: str) -> None:
+        self._markers = MarkerFilter(known)
+        self._rest = Continuation(said) if said else None
+        self.text = said
+
+    def feed(self, piece: str) -> str:
+        """The next piece as it may go on; may be empty."""
+        return self._add(self._markers.feed(piece))
+
+    def close(self) -> str:
+        """What was held back when the text ended."""
+        last = self._add(self._markers.close())
+        return last + self._add_whole(self._rest.close()) if self._rest else last
+
+    def _add(self, piece: str) -> str:
+        return self._add_whole(self._rest.feed(piece) if self._rest else piece)
+
+    def _add_whole(self, piece: str) -> str:
+        self.text += piece
+        return piece
 
 
 def _usage(spend: Spend) -> tuple[Usage, ...]:

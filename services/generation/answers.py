@@ -147,6 +147,29 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    """A provider failed in the middle of its text, and another goes on."""
+
+    from_provider: str
+    to_provider: str
+    reason: str
+    """Of the failure, such as `PROVIDER_OVERLOADED`."""
+    restarted: bool = False
+    """Whether the text so far is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retracted:
+    """Text that is taken back."""
+
+    start: int
+    """First character, in the text sent so far."""
+    end: int
+    reason: str
+    replacement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cited:
     """A citation that was checked."""
 
@@ -188,4 +211,4 @@ class Failed:
     detail: str
 
 
-Event = Sources | Delta | Cited | Done | Failed
+Event = Sources | Delta | Switched | Retracted | Cited | Done | Failed

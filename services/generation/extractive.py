@@ -5,7 +5,7 @@ answer is a quotation. Its worth is that it cannot invent: what is shown is in t
 when no sentence answers, it says so.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,9 +85,10 @@ class ExtractiveGenerator:
         max_tokens: int,
         seconds: float,
         spend: Spend,
+        so_far: Callable[[], str] = str,
     ) -> AsyncGenerator[str | Draft, None]:
         """The chosen sentences in reading order, each with its marker."""
-        del spend  # rerank settles its own work
+        del spend, so_far  # rerank settles its own work; nothing is ever continued
         parts = _by_facet(passages)
         question = next((one.facet.question for one in passages if one.facet), question)
         each = self._limit if len(parts) == 1 else max(_LEAST, 2 * self._limit // len(parts))

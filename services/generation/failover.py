@@ -1,19 +1,23 @@
-"""Language models in their order: the next one is asked while none has said a word.
+"""Language models in their order, each tried again once where that may help.
 
-After the first word a failure ends the text: two models' sentences are not spliced.
+While none has said a word the next one is asked, and nobody notices. After the first word it goes
+on only for a caller that can tell its reader so; else the failure ends the text.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from meshkit.logging import logger
+from meshkit.providers.attempt import until
 from meshkit.providers.catalogue import estimated_tokens
 from meshkit.providers.errors import ProviderError
+from meshkit.providers.gate import left, pause_before_retry
 from meshkit.usage import Spend, Used
+from services.generation.answers import Switched
 from services.generation.language_model import Finished, LanguageModel, Prompt, Spent
 
 log = logger(__name__)
@@ -64,8 +68,9 @@ class LanguageModels:
         spend: Spend,
         temperature: float | None = None,
         begin_with: str = "",
-    ) -> AsyncGenerator[Serving | str | Finished, None]:
-        """`Serving`, pieces of text, one `Finished`.
+        go_on: Callable[[], Prompt] | None = None,
+    ) -> AsyncGenerator[Serving | str | Switched | Finished, None]:
+        """`Serving`, pieces of text, one `Finished`; in between, `Switched` and `Serving` again.
 
         Args:
             prompt: What to read.
@@ -74,32 +79,49 @@ class LanguageModels:
             spend: Told what each call took, also one that failed or was given up.
             temperature: See `LanguageModel.stream`.
             begin_with: Provider to ask first; empty keeps the order.
+            go_on: What the next model reads when one has failed in the middle of its text, asked
+                after the `Switched`; None ends the text there.
 
         Raises:
-            ProviderError: the last model's, before any text; or in the middle of it.
+            ProviderError: the last model's; or one's in the middle of its text.
         """
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds
+        ends = until(seconds)
         ordered = sorted(self._models, key=lambda model: model.provider != begin_with)
         for place, model in enumerate(ordered, 1):
-            left = ends - loop.time()
-            last = place == len(ordered)
-            patience = left if last else min(self._first_word_seconds, SHARE * left)
-            written = False
-            steps = self._metered(model, prompt, max_tokens, left, patience, temperature, spend)
-            try:
-                async with aclosing(steps):
-                    async for step in steps:
-                        if not written:
-                            written = True
-                            yield Serving(model.provider, model.model)
-                        yield step
-            except ProviderError as error:
-                if written or last:
-                    raise
-                log.info("next language model", failed=model.provider, kind=error.kind)
-            else:
-                return
+            follower = ordered[place] if place < len(ordered) else None
+            patience = left(ends)
+            if follower is not None:
+                patience = min(self._first_word_seconds, SHARE * patience)
+            waits_until = until(patience)
+            tried = 0
+            while True:
+                written = False
+                failure: ProviderError | None = None
+                steps = self._metered(
+                    model, prompt, max_tokens, left(ends), left(waits_until), temperature, spend
+                )
+                try:
+                    async with aclosing(steps):
+                        async for step in steps:
+                            if not written:
+                                written = True
+                                yield Serving(model.provider, model.model)
+                            yield step
+                except ProviderError as error:
+                    failure = error
+                if failure is None:
+                    return
+                pause = None if written else pause_before_retry(failure, tried, left(waits_until))
+                if pause is None:
+                    break
+                tried += 1
+                await asyncio.sleep(pause)
+            if follower is None or (written and go_on is None):
+                raise failure
+            log.info("next language model", failed=model.provider, kind=failure.kind)
+            if written and go_on is not None:
+                yield Switched(model.provider, follower.provider, failure.reason)
+                prompt = go_on()
 
     async def _metered(
         self,

@@ -1,10 +1,10 @@
 """What every provider of answers offers."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from meshkit.usage import Spend
-from services.generation.answers import Draft
+from services.generation.answers import Draft, Switched
 from services.generation.passages import Passage
 
 NOT_FOUND = "I could not find this in the documents."
@@ -36,8 +36,13 @@ class Generator(Protocol):
         max_tokens: int,
         seconds: float,
         spend: Spend,
-    ) -> AsyncGenerator[str | Draft, None]:
+        so_far: Callable[[], str],
+    ) -> AsyncGenerator[str | Switched | Draft, None]:
         """Pieces of text, then one Draft.
+
+        In the middle of a text, `Switched` says that another provider goes on. What the reader
+        then still has is in `so_far`; the text behind it continues that, or starts over when it
+        is empty or the switch says `restarted`.
 
         Args:
             question: What to answer, a follow-up completed with its history.
@@ -45,6 +50,7 @@ class Generator(Protocol):
             max_tokens: Tokens the text may have.
             seconds: Time there is.
             spend: Told what each call to a model took, whatever became of it.
+            so_far: What the reader has of the answer; asked after a switch.
 
         Raises:
             MeshError: nobody could write, or not to the end.

@@ -122,6 +122,11 @@ def units(text: str) -> list[Unit]:
     return found
 
 
+def ends_abbreviation(text: str) -> bool:
+    """Whether the full stop at a text's end belongs to an abbreviation."""
+    return _ABBREVIATION.search(text[-12:]) is not None
+
+
 def _is_row(line: str) -> bool:
     """Whether a line is a row of figures or cells."""
     stripped = line.strip()
@@ -147,7 +152,7 @@ def _sentences(text: str, span: tuple[int, int] | None) -> list[Unit]:
     found: list[Unit] = []
     for match in _SENTENCE_END.finditer(text, start, stop):
         end = match.end()
-        if match.group().startswith(".") and _ABBREVIATION.search(text[max(start, end - 12) : end]):
+        if match.group().startswith(".") and ends_abbreviation(text[max(start, end - 12) : end]):
             continue
         found += _trimmed(text, start, end, is_row=False)
         start = end

@@ -40,12 +40,12 @@ from services.generation.cache_key import cache_key
 from services.generation.calls.finding import FindingCalls, QueryVector
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.candidates import flat
-from services.generation.coalescing import coalesced
 from services.generation.confidence import Signals
 from services.generation.generator import Generator
 from services.generation.passages import Chunk
 from services.generation.stopwatch import Stopwatch
 from services.generation.store import Store
+from services.generation.telling import Telling
 
 log = logger(__name__)
 
@@ -60,6 +60,8 @@ class AnswerPolicy:
     """Passages an answer is made from."""
     release: str = "stream"
     """When text leaves the filter: `stream`, `sentence` or `whole`."""
+    keeps_sentences: bool = True
+    """Whether whole sentences stay when another model goes on in the middle of an answer."""
     use_cache: bool = True
 
 
@@ -252,20 +254,29 @@ class Answerer:
     async def _written(self, work: _Work, found: Found) -> AsyncGenerator[Event, None]:
         watch = work.watch
         held = self._policy.release == "whole"
+        telling = Telling(
+            self._generator,
+            self._guardrail,
+            release=self._policy.release,
+            seconds=self._policy.seconds,
+            keeps=self._policy.keeps_sentences,
+        )
+        events = telling.events(
+            work.searched,
+            found.passages,
+            max_tokens=work.question.max_tokens,
+            watch=watch,
+            spend=work.spend,
+        )
         with watch.stage("generate"):
-            stream = self._guardrail.filtered(
-                lambda: coalesced(self._pieces(work, found)),
-                release=self._policy.release,
-                seconds=watch.share(0.9, self._policy.seconds),
-            )
-            async with aclosing(stream):
-                async for text in stream:
-                    work.text += text
+            async with aclosing(events):
+                async for event in events:
                     if not held:
                         watch.mark("first_token")
-                        yield Delta(text)
-        draft = work.draft
-        assert draft is not None  # `filtered` ends without an error only after its last piece
+                        yield event
+        work.text = telling.text
+        draft = work.draft = telling.draft
+        assert draft is not None  # its events end without an error only after the last piece
         work.usage += draft.usage
         work.degraded += [stage for stage in draft.degraded if stage not in work.degraded]
         quotes = citations.quotes_of(work.text, found.passages, draft.quotes)
@@ -278,24 +289,10 @@ class Answerer:
             yield Cited(citation)
         judged = confidence.judge(_signals(work, draft, found, checked, grounding))
         done = await self._finished(work, checked, judged, CacheStatus.NONE)
-        await self._keep(work, found, done)
+        # Of two models' making, it is not what the same question would be answered next time.
+        if not telling.switches:
+            await self._keep(work, found, done)
         yield done
-
-    async def _pieces(self, work: _Work, found: Found) -> AsyncGenerator[str, None]:
-        """Text of the generator; what it says at the end is kept aside."""
-        pieces = self._generator.write(
-            work.searched,
-            found.passages,
-            max_tokens=work.question.max_tokens,
-            seconds=work.watch.share(0.8, self._policy.seconds),
-            spend=work.spend,
-        )
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if isinstance(piece, Draft):
-                    work.draft = piece
-                else:
-                    yield piece
 
     async def _ground(self, work: _Work, found: Found, quotes: list[Quote]) -> Grounding | None:
         """Judgement of the whole answer; None, and degraded, when there is none."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from services.generation.generator import NOT_FOUND
 from services.generation.language_model import Message, Prompt, Role
 from services.generation.passages import Location, Passage
+from services.generation.resuming import NOTHING_MORE
 
 INSTRUCTIONS = f"""\
 You answer questions from an organisation's documents.
@@ -28,6 +29,12 @@ Rules:
 - Answer in the language of the question, shortly, without a preamble and without a list of sources.
 - When the sources answer only a part, answer that part and say what is missing.
 - When they do not answer at all, reply with exactly: "{NOT_FOUND}"
+"""
+
+GO_ON = f"""\
+The answer broke off after the text above. Write what is still missing, by the same rules, \
+beginning with a new sentence. Repeat nothing of it. If nothing is missing, reply with exactly: \
+"{NOTHING_MORE}"\
 """
 
 _FENCE = re.compile(r"<(?=\s*/?\s*(?:source|question)\b)", re.IGNORECASE)
@@ -50,6 +57,17 @@ def answer_prompt(question: str, passages: Sequence[Passage]) -> Prompt:
             Message(Role.USER, f"<question>\n{_fenced(question)}\n</question>"),
         ),
     )
+
+
+def continuing(prompt: Prompt, said: str) -> Prompt:
+    """The prompt that asks for the rest of an answer.
+
+    Args:
+        prompt: Of the answer.
+        said: What its reader has, whole sentences.
+    """
+    so_far = Message(Role.ASSISTANT, said)
+    return Prompt(prompt.system, (*prompt.messages, so_far, Message(Role.USER, GO_ON)))
 
 
 def _reading_order(passage: Passage) -> tuple[str, int, int]:

@@ -22,8 +22,10 @@ from services.generation.answers import (
     Event,
     Failed,
     Question,
+    Retracted,
     SearchFilter,
     Sources,
+    Switched,
 )
 from services.generation.failover import Serving
 from services.generation.language_model import Finished, Message, Prompt, Role
@@ -89,6 +91,8 @@ class GenerationServicer(generation_v1.GenerationServiceServicer):
             async for step in steps:
                 if isinstance(step, Serving):
                     serving = step
+                elif isinstance(step, Switched):
+                    yield generation_v1.GenerateResponse(provider_switched=_switched(step))
                 elif isinstance(step, Finished):
                     yield generation_v1.GenerateResponse(done=_generated(serving, step))
                 else:
@@ -152,10 +156,26 @@ def _event(event: Event) -> generation_v1.AnswerEvent:
     if isinstance(event, Cited):
         citation = generation_v1.CitationEvent(citation=_citation(event.citation))
         return generation_v1.AnswerEvent(citation=citation)
+    if isinstance(event, Switched):
+        return generation_v1.AnswerEvent(provider_switched=_switched(event))
+    if isinstance(event, Retracted):
+        retract = generation_v1.RetractEvent(
+            start=event.start, end=event.end, reason=event.reason, replacement=event.replacement
+        )
+        return generation_v1.AnswerEvent(retract=retract)
     if isinstance(event, Failed):
         error = generation_v1.ErrorEvent(reason=event.reason, detail=event.detail)
         return generation_v1.AnswerEvent(error=error)
     return generation_v1.AnswerEvent(done=_done(event))
+
+
+def _switched(event: Switched) -> generation_v1.ProviderSwitchedEvent:
+    return generation_v1.ProviderSwitchedEvent(
+        from_provider=event.from_provider,
+        to_provider=event.to_provider,
+        reason=event.reason,
+        restarted=event.restarted,
+    )
 
 
 def _done(done: Done) -> generation_v1.DoneEvent:

@@ -17,6 +17,10 @@ class GenerationSettings(ServiceSettings, service="generation"):
     provider gives fails."""
     first_word_seconds: float = Field(10.0, gt=0)
     """Longest wait for a language model's first word while another one could be asked."""
+    interrupted: str = Field("continue", pattern="^(continue|restart|end)$")
+    """When a language model fails in the middle of an answer: the next one goes on behind the whole
+    sentences that stand (`continue`) or starts over (`restart`), and the reader is told; or the
+    answer ends there with an error (`end`)."""
     release: str = Field("stream", pattern="^(stream|sentence|whole)$")
     """When text leaves the output filter: `stream`, `sentence` by sentence, or the `whole` answer
     after every check."""

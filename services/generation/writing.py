@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from meshkit import deadline
 from meshkit.errors import Unavailable
 from meshkit.providers.errors import ProviderError
 from meshkit.usage import Budget
+from services.generation.answers import Switched
 from services.generation.failover import LanguageModels, Serving
 from services.generation.language_model import Finished, Prompt
 
@@ -22,17 +24,21 @@ class Writing:
         models: Who writes; may be empty.
         budget: Where spends are reserved and settled.
         seconds: Time a text has when its caller sets no deadline.
+        goes_on: Whether another model starts over when one fails in the middle of its text.
     """
 
-    def __init__(self, models: LanguageModels, budget: Budget, seconds: float) -> None:
+    def __init__(
+        self, models: LanguageModels, budget: Budget, seconds: float, *, goes_on: bool = True
+    ) -> None:
         self._models = models
         self._budget = budget
         self._seconds = seconds
+        self._goes_on = goes_on
 
     async def write(
         self, prompt: Prompt, *, max_tokens: int, temperature: float | None, provider: str
-    ) -> AsyncGenerator[Serving | str | Finished, None]:
-        """`Serving`, pieces of text, one `Finished`.
+    ) -> AsyncGenerator[Serving | str | Switched | Finished, None]:
+        """`Serving`, pieces of text, one `Finished`; behind a `Switched` the text starts over.
 
         Args:
             prompt: What to read.
@@ -67,9 +73,10 @@ class Writing:
                     spend=settlement,
                     temperature=temperature,
                     begin_with=provider,
+                    go_on=(lambda: prompt) if self._goes_on else None,
                 )
                 async with aclosing(steps):
                     async for step in steps:
-                        yield step
+                        yield replace(step, restarted=True) if isinstance(step, Switched) else step
         except ProviderError as error:
             raise error.as_mesh_error() from None

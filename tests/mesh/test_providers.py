@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,15 +163,44 @@ def test_a_vector_that_does_not_fit_is_used_for_nothing(simulated: Simulated, fa
 
 
 @pytest.mark.parametrize("fault", ["reset", "truncated", "malformed", "overloaded"])
-def test_a_stream_that_breaks_in_the_middle_ends_honestly(simulated: Simulated, fault: str) -> None:
-    simulated.providers.fault(fault, operation="generate", after=4)
-    events = simulated.stream()
-    text = "".join(data["text"] for name, data in events if name == "delta")
-    name, last = events[-1]
-    assert (name, last["reason"]) == ("error", "PROVIDER_UNAVAILABLE")
-    # Nobody else's words follow, and none come twice.
-    assert "Every employee".startswith(text.strip()) or text.startswith("Every employee")
-    assert simulated.providers.counts("anthropic", "generate") == {}
+def test_another_model_goes_on_with_a_stream_that_breaks(simulated: Simulated, fault: str) -> None:
+    simulated.providers.fault(fault, provider="gemini", operation="generate", after=18)
+    text, switched, done = told(simulated.stream())
+    assert "26 days" in done["answer"]
+    # What a reader is left with is the answer; nobody's words are spliced, and none come twice.
+    assert text == done["answer"]
+    said = [sentence.strip() for sentence in re.split(r"\[\d\]", text) if sentence.strip()]
+    assert len(said) == len(set(said))
+    assert (done["provider"], done["degraded"]) == ("anthropic", [])
+    [event] = switched
+    assert (event["from_provider"], event["to_provider"]) == ("gemini", "anthropic")
+    assert event["reason"].startswith("PROVIDER_")
+    assert all(citation["supported"] for citation in done["citations"])
+
+
+def test_when_every_stream_breaks_the_sources_are_quoted(simulated: Simulated) -> None:
+    simulated.providers.fault("reset", operation="generate", after=4)
+    text, switched, done = told(simulated.stream())
+    assert text == done["answer"]
+    assert "26 days" in text
+    assert (done["provider"], done["degraded"]) == ("local", ["generation"])
+    assert [event["to_provider"] for event in switched] == ["anthropic", "cohere", "local"]
+
+
+def told(events: list[tuple[str, dict[str, Any]]]) -> tuple[str, list[dict[str, Any]], Any]:
+    """What the events leave a reader with, who went on, and the closing event."""
+    text, switched = "", []
+    for name, data in events:
+        if name == "delta":
+            text += data["text"]
+        elif name == "retract":
+            text = text[: data["start"]] + data["replacement"] + text[data["end"] :]
+        elif name == "provider_switched":
+            switched.append(data)
+            text = "" if data["restarted"] else text
+    name, done = events[-1]
+    assert name == "done", done
+    return text, switched, done
 
 
 def test_a_caller_that_goes_away_closes_the_providers_stream(simulated: Simulated) -> None:

@@ -143,6 +143,35 @@ def test_an_answer_that_was_changed_by_its_checks_is_printed_again_whole(
     assert "changed" in shown.err
 
 
+def test_an_answer_that_another_provider_goes_on_with_is_told_and_printed_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    switched = {"from_provider": "gemini", "to_provider": "anthropic", "reason": "PROVIDER_FAILED"}
+    print_stream(
+        [
+            event("delta", text="26 days. [1] And af"),
+            event("retract", start=12, end=19, replacement="", reason="interrupted"),
+            event("provider_switched", restarted=False, **switched),
+            event("delta", text=" It is 30 later. [1]"),
+            event("done", answer="26 days. [1] It is 30 later. [1]"),
+        ]
+    )
+    shown = capsys.readouterr()
+    assert shown.out.endswith("\n26 days. [1] It is 30 later. [1]\n")
+    assert "anthropic goes on: PROVIDER_FAILED" in shown.err
+    print_stream(
+        [
+            event("delta", text="26 da"),
+            event("provider_switched", restarted=True, **switched),
+            event("delta", text="It is 26 days. [1]"),
+            event("done", answer="It is 26 days. [1]"),
+        ]
+    )
+    shown = capsys.readouterr()
+    assert shown.out == "26 da\nIt is 26 days. [1]\n"
+    assert "anthropic starts over" in shown.err
+
+
 def test_an_answer_that_fails_or_breaks_off_is_a_failure() -> None:
     with pytest.raises(CommandFailed, match="BUDGET_EXHAUSTED, request req_1"):
         print_stream([event("error", reason="BUDGET_EXHAUSTED", detail="No.", request_id="req_1")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ from meshkit.providers.errors import (
 )
 from meshkit.usage import Spend
 from services.generation.abstractive import AbstractiveGenerator
-from services.generation.answers import Draft
+from services.generation.answers import Draft, Switched
 from services.generation.citations import used_markers
 from services.generation.failover import LanguageModels, Serving
 from services.generation.generator import NOT_FOUND
@@ -161,13 +161,18 @@ def test_a_sentence_that_no_source_has_words_of_gets_no_quote() -> None:
 # -- the order of models -------------------------------------------------------------------------
 
 
-class Scripted:
-    """A language model that does what a test says."""
+Step = str | float | ProviderError
 
-    def __init__(self, provider: str, *steps: str | float | ProviderError) -> None:
+
+class Scripted:
+    """A language model that does what a test says; from the second call on what `then` says."""
+
+    def __init__(self, provider: str, *steps: Step, then: Sequence[Step] = ()) -> None:
         self.provider = provider
         self.model = f"{provider}-1"
         self.steps = steps
+        self.then = then
+        self.prompts: list[Prompt] = []
         self.calls = 0
         self.closed = 0
 
@@ -187,8 +192,10 @@ class Scripted:
         temperature: float | None = None,
     ) -> AsyncGenerator[str | Finished, None]:
         self.calls += 1
+        self.prompts.append(prompt)
+        again = self.calls > 1 and self.then
         try:
-            for place, step in enumerate(self.steps):
+            for place, step in enumerate(self.then if again else self.steps):
                 if isinstance(step, ProviderError):
                     raise step
                 if isinstance(step, float):
@@ -214,14 +221,24 @@ PROMPT = Prompt("s", (Message(Role.USER, "q"),))
 
 
 async def run(
-    models: list[Scripted], *, seconds: float = 5.0, first: float = 5.0, begin_with: str = ""
-) -> tuple[list[Serving | str | Finished], Spend, ProviderError | None]:
+    models: list[Scripted],
+    *,
+    seconds: float = 5.0,
+    first: float = 5.0,
+    begin_with: str = "",
+    go_on: Callable[[], Prompt] | None = None,
+) -> tuple[list[Serving | str | Switched | Finished], Spend, ProviderError | None]:
     spend = Spend("none", "none")
-    found: list[Serving | str | Finished] = []
+    found: list[Serving | str | Switched | Finished] = []
     chain = LanguageModels(models, first_word_seconds=first)
     try:
         async for step in chain.stream(
-            PROMPT, max_tokens=50, seconds=seconds, spend=spend, begin_with=begin_with
+            PROMPT,
+            max_tokens=50,
+            seconds=seconds,
+            spend=spend,
+            begin_with=begin_with,
+            go_on=go_on,
         ):
             found.append(step)  # noqa: PERF401 - what came before an error counts
     except ProviderError as error:
@@ -261,7 +278,7 @@ async def test_the_last_model_has_all_the_time_there_is() -> None:
     assert "slow but sure" in found
 
 
-async def test_after_the_first_word_nobody_goes_on_with_another_text() -> None:
+async def test_after_the_first_word_nobody_goes_on_unless_the_reader_can_be_told() -> None:
     second = Scripted("anthropic", "Other words")
     found, spend, error = await run([Scripted("gemini", "Half", broken(StreamTruncated)), second])
     assert isinstance(error, StreamTruncated)
@@ -269,6 +286,54 @@ async def test_after_the_first_word_nobody_goes_on_with_another_text() -> None:
     assert second.calls == 0
     # What was read and written by then is estimated, and paid.
     assert [(u.input_tokens, u.output_tokens) for u in spend.used] == [(100, 2)]
+
+
+async def test_what_may_help_is_tried_again_before_the_next_model_is_asked() -> None:
+    models = [Scripted("gemini", broken(Overloaded), then=["Hello"]), Scripted("anthropic", "Hi")]
+    found, spend, error = await run(models)
+    assert error is None
+    assert found[:2] == [Serving("gemini", "gemini-1"), "Hello"]
+    assert (models[0].calls, models[1].calls) == (2, 0)
+    # The refusal cost nothing.
+    assert [used.cost_micro_usd for used in spend.used] == [42]
+
+
+@pytest.mark.parametrize("kind", [KeyRejected, ContentBlocked])
+async def test_what_cannot_help_is_not_tried_again(kind: type[ProviderError]) -> None:
+    models = [Scripted("gemini", broken(kind)), Scripted("anthropic", "Hi")]
+    await run(models)
+    assert models[0].calls == 1
+
+
+async def test_a_second_try_needs_time_of_its_own() -> None:
+    models = [Scripted("gemini", broken(Overloaded), then=["late"]), Scripted("anthropic", "Hi")]
+    found, _, _ = await run(models, first=0.1)
+    assert found[0] == Serving("anthropic", "anthropic-1")
+    assert models[0].calls == 1
+
+
+async def test_in_the_middle_of_a_text_the_next_model_reads_what_the_caller_gives_it() -> None:
+    models = [Scripted("gemini", "Half", broken(StreamTruncated)), Scripted("anthropic", " more")]
+    rest = Prompt("s", (Message(Role.USER, "the rest"),))
+    found, spend, error = await run(models, go_on=lambda: rest)
+    assert error is None
+    assert found[:5] == [
+        Serving("gemini", "gemini-1"),
+        "Half",
+        Switched("gemini", "anthropic", "PROVIDER_STREAM_TRUNCATED"),
+        Serving("anthropic", "anthropic-1"),
+        " more",
+    ]
+    assert models[1].prompts == [rest]
+    # A text that had begun is not asked for again.
+    assert models[0].calls == 1
+    assert [used.provider for used in spend.used] == ["gemini", "anthropic"]
+
+
+async def test_the_last_model_that_breaks_off_ends_the_text() -> None:
+    models = [Scripted("gemini", "Half", broken(StreamTruncated))]
+    _, _, error = await run(models, go_on=lambda: PROMPT)
+    assert isinstance(error, StreamTruncated)
 
 
 async def test_a_caller_that_goes_away_pays_what_was_written_and_closes_the_stream() -> None:
@@ -301,7 +366,14 @@ class Quoting:
         return 0
 
     async def write(
-        self, question: str, passages: object, *, max_tokens: int, seconds: float, spend: Spend
+        self,
+        question: str,
+        passages: object,
+        *,
+        max_tokens: int,
+        seconds: float,
+        spend: Spend,
+        so_far: Callable[[], str],
     ) -> AsyncGenerator[str | Draft, None]:
         yield "Quoted. [1]"
         yield Draft((), 3.0, False, provider="local", model="extractive-1", degraded=("rerank",))
@@ -321,10 +393,11 @@ async def answered(
         max_tokens=100,
         seconds=5,
         spend=Spend("none", "none"),
+        so_far=str,
     ):
         if isinstance(piece, Draft):
             draft = piece
-        else:
+        elif isinstance(piece, str):
             text.append(piece)
     assert draft is not None
     return "".join(text), draft

@@ -63,7 +63,7 @@ def print_stream(stream: Iterable[Event]) -> dict[str, Any]:
     """
     from meshkit.cli.output import clean, note
 
-    printed = ""
+    printed, switched = "", False
     for event in stream:
         content = event.json()
         if event.name == "delta":
@@ -72,14 +72,17 @@ def print_stream(stream: Iterable[Event]) -> dict[str, Any]:
             sys.stdout.flush()
         elif event.name == "provider_switched":
             provider = content.get("to_provider", "another provider")
-            if content.get("restarted"):
-                printed = ""
-                sys.stdout.write("\n")
-            note(f"[{provider} goes on: {content.get('reason', '')}]")
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            begins = "starts over" if content.get("restarted") else "goes on"
+            note(f"[{provider} {begins}: {content.get('reason', '')}]")
+            printed = "" if content.get("restarted") else printed
+            switched = True
         elif event.name == "done":
             sys.stdout.write("\n")
             if content["answer"].strip() != printed.strip():
-                note("[the answer was changed by its checks; it reads:]" if printed else "")
+                why = "in the end" if switched else "changed by its checks"
+                note(f"[the answer, {why}, reads:]" if printed else "")
                 print(clean(content["answer"]))
             return content
         elif event.name == "error":
