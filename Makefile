@@ -7,6 +7,8 @@ DATA ?= .citemesh
 EXTRAS ?= all,dev
 TESTS ?= tests
 PYTEST ?=
+# Many tests wait for processes; a part of the suite is not worth a second interpreter.
+WORKERS ?= $(if $(filter tests,$(TESTS)),2,0)
 SCALE ?=
 ROUNDS ?= 10
 DOCUMENTS ?= 300
@@ -39,7 +41,7 @@ demo: $(INSTALLED) $(STUBS) ## start everything, load the samples, ask one quest
 	@exec $(VENV)/bin/python -m tools.demo --port $(PORT)
 
 test: $(INSTALLED) $(STUBS) ## run every test; TESTS=path and PYTEST=options narrow it
-	$(VENV)/bin/python -m pytest $(TESTS) $(PYTEST)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) $(TESTS) $(PYTEST)
 
 up: $(INSTALLED) $(STUBS) ## the mesh without the samples, on PORT, with its data in DATA
 	@exec $(VENV)/bin/citemesh up --port $(PORT) --data $(DATA)

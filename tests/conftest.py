@@ -16,6 +16,24 @@ from meshkit.components import RUNTIME_ROLES
 from meshkit.supervisor.postgres import DATABASE, RunningPostgres, create_database
 from tests.simulated import RunningSimulator
 
+# What a session starts once and several files use: the tests below each of these go to one
+# worker. The longest first, so that the other worker is not idle at the end.
+SHARED = ("tests/mesh", "tests/contract/test_lexical", "tests/contract/gateway")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deals whole files to the workers of pytest-xdist: their fixtures are theirs alone."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+
+    def group(item: pytest.Item) -> str:
+        file = item.path.relative_to(config.rootpath).as_posix()
+        return next((shared for shared in SHARED if file.startswith(shared)), file)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: (*SHARED, group(item)).index(group(item)))
+
 
 @dataclass(frozen=True, slots=True)
 class MigratedPostgres:

@@ -9,6 +9,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from asyncio.subprocess import Process
 from pathlib import Path
 
 import pytest
@@ -140,10 +141,27 @@ async def test_a_scanned_page_among_pages_of_text_is_read_in_its_place(tmp_path:
 
 
 @needs_tesseract
-async def test_recognition_does_not_count_against_the_time_of_reading(tmp_path: Path) -> None:
+async def test_recognition_does_not_count_against_the_time_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted: list[float] = []
+    follow = runner._Listener.outcome
+
+    async def watched(
+        listener: runner._Listener, process: Process, deadline: asyncio.Timeout
+    ) -> Extracted | None:
+        before = deadline.when() or 0.0
+        try:
+            return await follow(listener, process, deadline)
+        finally:
+            granted.append((deadline.when() or 0.0) - before)
+
+    monkeypatch.setattr(runner._Listener, "outcome", watched)
     scan = made.scanned(*[made.picture(pdf(LETTER))] * 3)
-    found = await read(tmp_path, scan, "scan.pdf", Limits(seconds=1.0))
+    policy = OcrPolicy()
+    found = await read(tmp_path, scan, "scan.pdf", Limits(ocr=policy))
     assert found.text.count("140 EUR") == 3
+    assert granted[0] >= 3 * policy.page_seconds
 
 
 @needs_tesseract
