@@ -44,7 +44,7 @@ class Progress(TypedDict):
 
 
 class DocumentError(TypedDict):
-    """Why a document failed."""
+    """Why a document failed, was quarantined or is held in the queue."""
 
     reason: str
     detail: str

@@ -14,7 +14,7 @@ from meshkit.logging import logger
 from meshkit.process import Process, run
 from services.ingestion import tokens
 from services.ingestion.attempt import AttemptPolicy, Tools
-from services.ingestion.blobs import open_store
+from services.ingestion.blobs import S3Access, open_store
 from services.ingestion.catalogue import Catalogue
 from services.ingestion.changes import Changes
 from services.ingestion.chunking import ChunkingPolicy, Tokenize
@@ -57,7 +57,8 @@ def _name_what_is_missing(policy: OcrPolicy) -> None:
 async def start(process: Process[IngestionSettings]) -> None:
     """Builds the service: the RPCs, and the worker beside them."""
     settings = process.settings
-    blobs = open_store(settings.blob_url)
+    access = S3Access(settings.s3_endpoint_url, settings.s3_region, settings.spool_directory)
+    blobs = await process.stack.enter_async_context(open_store(settings.blob_url, access))
     # Now rather than with the first document: a missing tokenizer must stop the start.
     await asyncio.to_thread(_tokenizer, _DEFAULT_SPACE)
     recognition = OcrPolicy(

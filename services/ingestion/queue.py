@@ -17,6 +17,9 @@ _MINE = """
     WHERE document_id = $1 AND version = $2 AND lease_epoch = $3 AND state = 'processing'
 """
 
+_LONGEST_REST = 8
+"""Of a version that is held again and again, in first rests."""
+
 
 class LeaseLost(Exception):
     """Another worker has the document, or it is being removed: stop, write nothing."""
@@ -101,7 +104,7 @@ class Queue:
         await self._write(
             mine,
             "plan_digest = $4, title = $5, page_count = $6, chunk_count = $7, warnings = $8,"
-            " space = $9",
+            " space = $9, holds = 0",
             *(digest, title, pages, chunks, warnings, space),
         )
 
@@ -113,7 +116,7 @@ class Queue:
                 SELECT range_agg(held), sum(upper(held) - lower(held)),
                        sum(upper(held) - lower(held))
                 FROM unnest(kept + int8multirange(int8range($4, $5))) AS held
-            ), starts_without_progress = 0, lease_expires = now() + $6""",
+            ), starts_without_progress = 0, holds = 0, lease_expires = now() + $6""",
             *(first, end, self._lease),
         )
 
@@ -129,6 +132,7 @@ class Queue:
                 connection,
                 mine,
                 "state = 'ready', stage = '', done = chunk_count, total = chunk_count,"
+                " error_reason = '', error_detail = '',"
                 " lease_owner = '', lease_expires = NULL, starts_without_progress = 0",
             )
             await connection.execute(
@@ -150,6 +154,21 @@ class Queue:
             *(reason, detail),
         )
 
+    async def hold(self, mine: Job, reason: str, detail: str, seconds: float) -> None:
+        """Puts the version back into the queue until what it needs is there again.
+
+        Not counted against it, and shown as what it waits for. It rests longer each time,
+        up to `_LONGEST_REST` times `seconds`.
+        """
+        await self._write(
+            mine,
+            "state = 'queued', lease_owner = '', lease_expires = NULL,"
+            " starts_without_progress = greatest(0, starts_without_progress - 1),"
+            " error_reason = $4, error_detail = $5, holds = holds + 1,"
+            " not_before = now() + $6::interval * least(2 ^ least(holds, 16), $7::float8)",
+            *(reason, detail, timedelta(seconds=seconds), _LONGEST_REST),
+        )
+
     async def give_back(self, mine: Job, *, seconds: float = 0.0, counted: bool = False) -> None:
         """Puts the version back into the queue.
 
@@ -162,6 +181,7 @@ class Queue:
         await self._write(
             mine,
             "state = 'queued', lease_owner = '', lease_expires = NULL, not_before = now() + $4,"
+            " error_reason = '', error_detail = '',"
             " starts_without_progress = greatest(0, starts_without_progress - $5)",
             *(timedelta(seconds=seconds), 0 if counted else 1),
         )

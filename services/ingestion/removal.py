@@ -162,7 +162,10 @@ class Removal:
         return True
 
     async def _complete(self, project_id: str, document_id: str) -> None:
-        """Removes the document from retrieval, then its rows, then its files."""
+        """Removes the document from retrieval, then its files, then its rows.
+
+        Files before rows: while the blob store is away the removal stays noted.
+        """
         async with self._database.project(project_id) as connection:
             epoch = await connection.fetchval(
                 "SELECT lease_epoch FROM ingestion.document"
@@ -182,11 +185,12 @@ class Removal:
                 "SELECT DISTINCT blob_key FROM ingestion.document_version WHERE document_id = $1",
                 document_id,
             )
+        for row in keys:
+            await self._blobs.delete(row["blob_key"])
+        async with self._database.project(project_id) as connection:
             await connection.execute(
                 "DELETE FROM ingestion.document WHERE document_id = $1", document_id
             )
-        for row in keys:
-            await self._blobs.delete(row["blob_key"])
         self._changes.notify(document_id)
         log.info("document removed", project_id=project_id, document_id=document_id)
 
@@ -229,6 +233,4 @@ async def keep_house(database: Database, blobs: BlobStore, orphan_hours: float) 
                     await blobs.delete(row["key"])
         except Unavailable as error:
             log.warning("housekeeping waits", reason=error.reason)
-        except OSError:
-            log.exception("the blob store cannot be swept")
         await asyncio.sleep(600)

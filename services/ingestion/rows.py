@@ -25,6 +25,8 @@ VISIBLE = "(v.allow = '{{}}' OR v.allow && ${})"
 def document(row: Mapping[str, Any]) -> Document:
     """A document from `DOCUMENT_COLUMNS`."""
     removing = row["removing_since"] is not None
+    # While it is worked on, what it waited for is history.
+    told = row["state"] != State.PROCESSING and not removing
     return Document(
         document_id=row["document_id"],
         version=row["version"],
@@ -33,8 +35,8 @@ def document(row: Mapping[str, Any]) -> Document:
         stage=Stage.REMOVE if removing else row["stage"],
         done=row["done"],
         total=row["total"],
-        error_reason=row["error_reason"],
-        error_detail=row["error_detail"],
+        error_reason=row["error_reason"] if told else "",
+        error_detail=row["error_detail"] if told else "",
         title=row["title"],
         file_name=row["file_name"],
         media_type=row["media_type"],

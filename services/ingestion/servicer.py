@@ -20,6 +20,7 @@ from meshkit.errors import (
     PermissionDenied,
     Unavailable,
 )
+from meshkit.logging import logger
 from services.ingestion.blobs import BlobStore
 from services.ingestion.catalogue import Added, Catalogue
 from services.ingestion.changes import Changes
@@ -28,6 +29,8 @@ from services.ingestion.messages import chunk_line, document_line, message, meta
 from services.ingestion.neighbours import Neighbours
 from services.ingestion.removal import Removal
 from services.ingestion.uploads import Expectation, receive
+
+log = logger(__name__)
 
 _DEFAULT_PAGE = 50
 _EXPORT_PAGE = 200
@@ -96,11 +99,18 @@ class IngestionServicer(v1.IngestionServiceServicer):
                 request_id=start.request_id,
             )
         except (Conflict, InvalidInput, LimitExceeded, NotFound):
-            await self._parts.blobs.delete(file.blob_key)
+            await self._discard(file)
             raise
         if not added.stored:
-            await self._parts.blobs.delete(file.blob_key)
+            await self._discard(file)
         return added
+
+    async def _discard(self, file: StoredFile) -> None:
+        """Removes a file that no version names; what was decided stands, come what may."""
+        try:
+            await self._parts.blobs.delete(file.blob_key)
+        except Unavailable as error:
+            log.warning("a file nobody needs is left to housekeeping", reason=error.reason)
 
     async def GetDocument(
         self, request: v1.GetDocumentRequest, _context: Context

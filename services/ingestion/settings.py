@@ -18,7 +18,27 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
         default_factory=lambda: Path(".citemesh/blobs").absolute().as_uri(),
         validation_alias=AliasChoices("CITEMESH_INGESTION_BLOB_URL", "CITEMESH_BLOB_URL"),
     )
-    """Where source files are kept: `file:///path/of/a/directory`."""
+    """Where source files are kept: `file:///path/of/a/directory` or `s3://bucket/prefix`.
+
+    S3's credentials are AWS's own: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or
+    the role of the pod or machine."""
+    s3_endpoint_url: str = Field(
+        "",
+        validation_alias=AliasChoices(
+            "CITEMESH_INGESTION_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"
+        ),
+    )
+    """URL of an S3-compatible store; empty means AWS."""
+    s3_region: str = Field(
+        "",
+        validation_alias=AliasChoices(
+            "CITEMESH_INGESTION_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"
+        ),
+    )
+    """Region of the bucket; empty means what AWS's configuration files say."""
+    spool_directory: Path | None = None
+    """Where temporary copies of files in S3 are kept while they are read; the system's directory
+    for temporary files when empty. Room for `documents_at_once` of the largest files."""
     max_file_bytes: int = Field(1 << 30, ge=1)
     """Largest file that is accepted."""
     queue_limit: int = Field(20_000, ge=1)

@@ -253,9 +253,10 @@ class Worker:
             )
         elif isinstance(error, MeshError) and is_transient(error):
             log.warning("another service stays away", reason=error.reason, **names)
+            reason, detail = error.reason, error.detail
             # A Postgres that takes this down is back already.
-            rest = _DATABASE_PAUSE_SECONDS if error.reason == "DATABASE_UNAVAILABLE" else later
-            await self._close(job, lambda: queue.give_back(job, seconds=rest), "queued again")
+            rest = _DATABASE_PAUSE_SECONDS if reason == "DATABASE_UNAVAILABLE" else later
+            await self._close(job, lambda: queue.hold(job, reason, detail, rest), "held")
         elif isinstance(error, MeshError) and (error.http_status < 500 or _of_the_text(error)):
             await self._fail(job, error.reason, error.detail)
         else:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -530,12 +529,3 @@ async def _rows(room: Room, ingestion: Ingestion) -> dict[str, int]:
 async def _at(ingestion: Ingestion, document_id: str, state: int) -> v1.Document | None:
     document = await ingestion.get(document_id)
     return document if document.state == state and document.stage != "" else None
-
-
-def test_a_blob_store_that_cannot_be_opened_names_its_variable(tmp_path: Path) -> None:
-    from meshkit.settings import SettingsInvalid
-    from services.ingestion.blobs import open_store
-
-    for url in ("s3://bucket", "https://x/y", "relative"):
-        with pytest.raises(SettingsInvalid, match="CITEMESH_BLOB_URL"):
-            open_store(url)

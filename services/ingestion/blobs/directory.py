@@ -6,15 +6,19 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import quote, unquote
+from typing import BinaryIO, Self, TypeVar
+
+from services.ingestion.blobs.failures import disk_errors
+from services.ingestion.blobs.names import is_ours, key_of, name_of, path_of
 
 _BATCH = 500
 _UNFINISHED = ".part"
+
+T = TypeVar("T")
 
 
 class DirectoryStore:
@@ -28,55 +32,54 @@ class DirectoryStore:
         self._root = root
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
     @asynccontextmanager
     async def create(self, key: str) -> AsyncIterator[_Writer]:
         """See `BlobStore.create`."""
-        path = self._path(key)
-        writer = await asyncio.to_thread(_Writer.open, path)
+        path = self._root / path_of(key)
+        writer = await _in_thread(lambda: _Writer.open(path))
         try:
             yield writer
         finally:
             # Shielded: a cancelled upload must not leave its file behind.
-            await asyncio.shield(asyncio.to_thread(writer.close))
+            await asyncio.shield(_in_thread(writer.close))
 
     @asynccontextmanager
     async def local(self, key: str) -> AsyncIterator[Path]:
         """See `BlobStore.local`."""
-        path = self._path(key)
-        if not await asyncio.to_thread(path.is_file):
+        path = self._root / path_of(key)
+        if not await _in_thread(path.is_file):
             raise FileNotFoundError("the source file is not in the blob store")
         yield path
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> None:
         """See `BlobStore.delete`."""
-
-        def remove() -> bool:
-            try:
-                self._path(key).unlink()
-            except FileNotFoundError:
-                return False
-            return True
-
-        return await asyncio.to_thread(remove)
+        path = self._root / path_of(key)
+        await _in_thread(lambda: path.unlink(missing_ok=True))
 
     async def delete_project(self, project_id: str) -> int:
         """See `BlobStore.delete_project`."""
 
         def remove() -> int:
-            directory = self._root / _name(project_id)
+            directory = self._root / name_of(project_id)
             if not directory.is_dir():
                 return 0
             count = sum(not name.name.endswith(_UNFINISHED) for name in directory.iterdir())
             shutil.rmtree(directory)
             return count
 
-        return await asyncio.to_thread(remove)
+        return await _in_thread(remove)
 
     async def older_than(self, seconds: float) -> AsyncIterator[list[str]]:
         """See `BlobStore.older_than`."""
         before = time.time() - seconds
         found = self._keys(before)
-        while batch := await asyncio.to_thread(lambda: list(islice(found, _BATCH))):
+        while batch := await _in_thread(lambda: list(islice(found, _BATCH))):
             yield batch
 
     def _keys(self, before: float) -> Iterator[str]:
@@ -84,6 +87,9 @@ class DirectoryStore:
             if not directory.is_dir():
                 continue
             for path in directory.iterdir():
+                name = f"{directory.name}/{path.name.removesuffix(_UNFINISHED)}"
+                if not is_ours(name):
+                    continue
                 try:
                     if path.stat().st_mtime >= before:
                         continue
@@ -92,11 +98,7 @@ class DirectoryStore:
                         continue
                 except FileNotFoundError:
                     continue
-                yield f"{unquote(directory.name)}/{unquote(path.name)}"
-
-    def _path(self, key: str) -> Path:
-        project_id, _, blob = key.partition("/")
-        return self._root / _name(project_id) / _name(blob)
+                yield key_of(name)
 
 
 class _Writer:
@@ -114,11 +116,11 @@ class _Writer:
 
     async def write(self, data: bytes) -> None:
         """Appends bytes."""
-        await asyncio.to_thread(self._write_all, data)
+        await _in_thread(lambda: self._write_all(data))
 
     async def commit(self) -> None:
         """Makes the blob exist."""
-        await asyncio.to_thread(self._commit)
+        await _in_thread(self._commit)
 
     def close(self) -> None:
         """Removes the file unless it was committed."""
@@ -143,13 +145,10 @@ class _Writer:
             os.close(directory)
 
 
+async def _in_thread(work: Callable[[], T]) -> T:
+    with disk_errors():
+        return await asyncio.to_thread(work)
+
+
 def _unfinished(path: Path) -> Path:
     return path.with_name(path.name + _UNFINISHED)
-
-
-def _name(part: str) -> str:
-    """A file name for any id: nothing in it can leave the directory."""
-    name = quote(part, safe="")
-    if not name or name.startswith("."):
-        raise ValueError("this is no name of a project or a blob")
-    return name
