@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from meshkit.ids import new_id
 from services.ingestion.blobs.s3 import PART_BYTES
 from tests.contract.ingestion_room import Ingestion, Room, open_room, text_of
 from tests.contract.s3_server import ACCESS, S3Server, Wire, wire_to
-from tests.contract.service_process import DidNotStart, eventually
+from tests.contract.service_process import eventually
 
 READY = v1.DOCUMENT_STATE_READY
 
@@ -39,9 +39,6 @@ class InS3:
         """What of the present project lies in the bucket."""
         return [name for name in self.s3.holds(self.bucket) if self.ingestion.project_id in name]
 
-    def directories(self) -> list[Path]:
-        return list(self.spool.iterdir())
-
     def temporary(self) -> list[Path]:
         return [path for path in self.spool.rglob("*") if path.is_file()]
 
@@ -58,51 +55,17 @@ def environment(bucket: str, port: int, spool: Path) -> dict[str, str]:
     }
 
 
-@asynccontextmanager
-async def in_s3(room: Room, s3: S3Server, spool: Path, bucket: str = "") -> AsyncIterator[InS3]:
-    bucket = bucket or s3.bucket()
+@pytest.fixture(scope="module")
+async def shared(
+    postgres: Any, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[InS3]:
+    bucket, spool = s3.bucket(), tmp_path_factory.mktemp("spool")
     async with (
+        open_room(postgres, tmp_path_factory.mktemp("ingestion")) as room,
         wire_to(s3) as wire,
         room.ingestion(**environment(bucket, wire.port, spool)) as ingestion,
     ):
         yield InS3(room, ingestion, wire, s3, bucket, spool)
-
-
-@pytest.fixture(scope="module")
-async def room(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Room]:
-    async with open_room(postgres, tmp_path_factory.mktemp("ingestion")) as opened:
-        yield opened
-
-
-# Before the service of the other tests starts, which would take this one's document.
-async def test_a_kill_while_a_file_is_read_leaves_no_copy_behind(
-    room: Room, s3: S3Server, tmp_path: Path
-) -> None:
-    bucket = s3.bucket()
-
-    async def reading() -> bool:
-        return bool(running.temporary())
-
-    with suppress(ProcessLookupError):
-        async with in_s3(room, s3, tmp_path, bucket) as running:
-            document = (await running.ingestion.upload(text_of(5))).document
-            await eventually(reading)
-            running.ingestion.process.process.kill()
-            await running.ingestion.process.process.wait()
-    assert running.temporary() != []
-    async with in_s3(room, s3, tmp_path, bucket) as again:
-        again.ingestion.project_id = running.ingestion.project_id
-        assert (await again.ingestion.settled(document.id)).state == READY
-        assert again.temporary() == []
-    assert running.directories() == []
-
-
-@pytest.fixture(scope="module")
-async def shared(
-    room: Room, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[InS3]:
-    async with in_s3(room, s3, tmp_path_factory.mktemp("spool")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -177,7 +140,7 @@ async def test_a_document_waits_while_s3_is_away_and_says_why(there: InS3) -> No
         found = await there.ingestion.get(waiting.id)
         return found.error.reason == "BLOB_STORE_UNAVAILABLE"
 
-    await eventually(held, 40)
+    await eventually(held)
     there.wire.mend()
     ready = await there.ingestion.settled(waiting.id)
     assert (ready.state, ready.error.reason) == (READY, "")
@@ -209,15 +172,3 @@ async def test_a_purge_leaves_nothing_in_the_bucket(there: InS3) -> None:
         )
     assert receipt.files_removed == 1
     assert there.holds() == []
-
-
-async def test_a_wrong_bucket_stops_the_start_with_one_sentence(
-    room: Room, s3: S3Server, tmp_path: Path
-) -> None:
-    with pytest.raises(DidNotStart) as stopped:
-        async with room.ingestion(**environment("no-such-bucket", s3.port, tmp_path)):
-            pass
-    assert stopped.value.code == 2
-    last = stopped.value.output.splitlines()[-1]
-    assert last.startswith("citemesh ingestion cannot start. CITEMESH_BLOB_URL names the bucket")
-    assert "does not exist" in last
