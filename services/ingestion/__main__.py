@@ -92,6 +92,7 @@ async def start(process: Process[IngestionSettings]) -> None:
         neighbours=neighbours,
         tokenizer=_tokenizer,
         embedding=asyncio.Semaphore(settings.embed_parallel),
+        scanner=settings.scanner(),
         paces=Paces(settings.replicas),
         policy=AttemptPolicy(
             chunking=ChunkingPolicy(
@@ -116,7 +117,7 @@ async def start(process: Process[IngestionSettings]) -> None:
     worker = Worker(tools, changes, policy, process.draining)
     catalogue = Catalogue(database, settings.queue_limit)
     parts = Parts(
-        catalogue, blobs, removal, neighbours, changes, settings.max_file_bytes, process.draining
+        catalogue, blobs, removal, neighbours, changes, settings.largest_upload, process.draining
     )
     process.serve(v1.add_IngestionServiceServicer_to_server, IngestionServicer(parts))
     process.background("worker", worker.run())

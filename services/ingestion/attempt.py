@@ -20,6 +20,7 @@ from meshkit.telemetry import span
 from services.ingestion.batches import SpaceLimits, batches, count
 from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
+from services.ingestion.clamav import Scanner
 from services.ingestion.documents import Job, Stage, title_of
 from services.ingestion.extraction.model import Extracted, FileRefused
 from services.ingestion.extraction.runner import Limits, ReaderDied, Usage, extract
@@ -38,6 +39,8 @@ which nobody extends then."""
 _SECOND_CHANCES_SECONDS = (0.2, 2.0, 5.0)
 """Pauses before a file whose reader died is read again. Readers were seen to die in a burst of
 seconds by SIGSEGV in gRPC's threads, before they had become readers."""
+_SCAN_PATIENCE_SECONDS = 5.0
+"""How long a scan is repeated at most; a document that is held shows what it waits for."""
 _SPECIAL_TOKENS = 2
 """What a model's tokenizer puts around a text."""
 
@@ -87,6 +90,8 @@ class Tools:
     paces: Paces
     """Keeps calls within what the spaces' providers take."""
     policy: AttemptPolicy
+    scanner: Scanner | None = None
+    """Looks for malware before anything else opens a file."""
 
 
 class Attempt:
@@ -108,6 +113,7 @@ class Attempt:
 
         Raises:
             FileRefused: The file cannot become a document.
+            Infected: It holds malware.
             LeaseLost: Another worker has it, or it is being removed.
             PlanChanged: It has to become a new version.
             ChunksMissing: It has to be indexed from the start.
@@ -133,22 +139,37 @@ class Attempt:
         await self._patiently(lambda: self._tools.queue.finish(self._job))
 
     async def _extract(self) -> Extracted:
-        self._at(Stage.EXTRACT)
         try:
             async with self._tools.blobs.local(self._job.blob_key) as path:
-                # A file that kills its reader does so again; whatever else it was does not.
-                for number, pause in enumerate(_SECOND_CHANCES_SECONDS):
-                    try:
-                        return await self._read(path)
-                    except ReaderDied as died:
-                        if number and died.reason == "EXTRACTION_MEMORY":
-                            raise
-                    await asyncio.sleep(pause)
-                return await self._read(path)
+                warning = await self._scan(path)
+                document = await self._read_patiently(path)
         except FileNotFoundError:
             raise FileRefused(
                 "FILE_MISSING", "The stored file is gone from the blob store; upload it again."
             ) from None
+        return replace(document, warnings=(warning, *document.warnings)) if warning else document
+
+    async def _scan(self, path: Path) -> str:
+        """What the malware scan has to say of a file that may go on."""
+        scanner = self._tools.scanner
+        if scanner is None:
+            return ""
+        self._at(Stage.SCAN)
+        patience = min(_SCAN_PATIENCE_SECONDS, self._tools.policy.patience_seconds)
+        with span("ingestion.scan"):
+            return await patiently(lambda: scanner.check(path), patience)
+
+    async def _read_patiently(self, path: Path) -> Extracted:
+        self._at(Stage.EXTRACT)
+        # A file that kills its reader does so again; whatever else it was does not.
+        for number, pause in enumerate(_SECOND_CHANCES_SECONDS):
+            try:
+                return await self._read(path)
+            except ReaderDied as died:
+                if number and died.reason == "EXTRACTION_MEMORY":
+                    raise
+            await asyncio.sleep(pause)
+        return await self._read(path)
 
     async def _read(self, path: Path) -> Extracted:
         return await extract(

@@ -14,11 +14,11 @@ from typing import Any
 
 from meshkit.context import RequestContext
 from meshkit.database.pool import Connection, Database
-from meshkit.errors import InvalidInput, LimitExceeded, NotFound
+from meshkit.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from meshkit.ids import new_id
 from services.ingestion import versions
 from services.ingestion.applied import Request, applied_already, earlier, remember
-from services.ingestion.documents import Document, Metadata, State, StoredFile
+from services.ingestion.documents import REFUSED, Document, Metadata, State, StoredFile
 from services.ingestion.purged import refuse_purged
 from services.ingestion.rows import DOCUMENT_COLUMNS, LATEST, VISIBLE, document
 
@@ -173,7 +173,7 @@ class Catalogue:
         """Queues the stored file as a new version; one that waits already is enough.
 
         Raises:
-            Conflict: REQUEST_ID_REUSED.
+            Conflict: REQUEST_ID_REUSED, DOCUMENT_QUARANTINED.
             NotFound: DOCUMENT_NOT_FOUND, PROJECT_PURGED.
             LimitExceeded: QUEUE_FULL.
         """
@@ -183,6 +183,12 @@ class Catalogue:
             if await earlier(connection, context, request) is None:
                 await _lock(connection, context, document_id)
                 latest = await _get(connection, context, document_id)
+                if latest.state is State.QUARANTINED:
+                    raise Conflict(
+                        "DOCUMENT_QUARANTINED",
+                        "The file was removed because of malware; upload it again to have it"
+                        " scanned again.",
+                    )
                 if latest.state is not State.QUEUED:
                     await self._room(connection, context)
                     await versions.copy_latest(connection, document_id, context)
@@ -210,7 +216,7 @@ class Catalogue:
             list(context.principals),
         )
         if same is not None:
-            failed = same["state"] == State.FAILED
+            failed = State(same["state"]) in REFUSED
             if failed:
                 await self._room(connection, context)
                 await versions.requeue(connection, same["document_id"], same["version"], file)
@@ -237,7 +243,7 @@ class Catalogue:
     ) -> Added:
         await _lock(connection, context, document_id)
         latest = await _get(connection, context, document_id)
-        if latest.sha256 == file.sha256 and latest.state is not State.FAILED:
+        if latest.sha256 == file.sha256 and latest.state not in REFUSED:
             return Added(latest, existing=True, stored=False)
         await self._room(connection, context)
         # What the caller leaves empty stays as it was: above all who may see it.

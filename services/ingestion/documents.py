@@ -25,9 +25,14 @@ SETTLED = frozenset({State.READY, State.FAILED, State.QUARANTINED})
 """States that only a request can change."""
 
 
+REFUSED = frozenset({State.FAILED, State.QUARANTINED})
+"""States in which the same content, sent again, gets another chance."""
+
+
 class Stage(StrEnum):
     """What a worker is doing."""
 
+    SCAN = "scan"
     EXTRACT = "extract"
     CHUNK = "chunk"
     EMBED = "embed"

@@ -154,6 +154,15 @@ class Queue:
             *(reason, detail),
         )
 
+    async def quarantine(self, mine: Job, reason: str, detail: str) -> None:
+        """The version's file must not be opened any more, nor kept."""
+        await self._write(
+            mine,
+            "state = 'quarantined', stage = '', error_reason = $4, error_detail = $5,"
+            " lease_owner = '', lease_expires = NULL",
+            *(reason, detail),
+        )
+
     async def hold(self, mine: Job, reason: str, detail: str, seconds: float) -> None:
         """Puts the version back into the queue until what it needs is there again.
 

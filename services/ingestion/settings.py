@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from meshkit.settings import ServiceSettings
+from services.ingestion.clamav import Address, Scanner
 
 
 class IngestionSettings(ServiceSettings, service="ingestion"):
@@ -41,6 +43,21 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
     for temporary files when empty. Room for `documents_at_once` of the largest files."""
     max_file_bytes: int = Field(1 << 30, ge=1)
     """Largest file that is accepted."""
+    clamav_address: str = Field(
+        "",
+        validation_alias=AliasChoices(
+            "CITEMESH_INGESTION_CLAMAV_ADDRESS", "CITEMESH_CLAMAV_ADDRESS"
+        ),
+    )
+    """Where ClamAV's daemon listens, `host:3310` or `/run/clamav/clamd.ctl`: every file is scanned
+    for malware before it is opened. While the daemon is away, documents wait. Empty: no scan."""
+    clamav_max_bytes: int = Field(25 << 20, ge=1)
+    """Largest file that is sent to the scanner; at most StreamMaxLength in clamd.conf."""
+    clamav_seconds: float = Field(130.0, gt=0)
+    """Time that scanning one file may take; clamd itself gives up after its MaxScanTime (120 s)."""
+    clamav_unscannable: Literal["refuse", "pass"] = "refuse"
+    """What becomes of a file that cannot be scanned wholly, because it, or what it holds, is larger
+    than the scanner's limits: refused, or taken with a warning on the document."""
     queue_limit: int = Field(20_000, ge=1)
     """Documents of one project that may wait; more are refused with QUEUE_FULL."""
     documents_at_once: int = Field(2, ge=1, le=64)
@@ -80,6 +97,30 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
     """How often removals that were begun and not finished are taken up again."""
     orphan_hours: float = Field(24.0, gt=0)
     """Age at which a stored file that no document names is removed."""
+
+    @field_validator("clamav_address")
+    @classmethod
+    def _address_of_scanner(cls, value: str) -> str:
+        if value:
+            Address.parse(value)
+        return value
+
+    @property
+    def largest_upload(self) -> int:
+        """Bytes of the largest file that can become ready."""
+        refused = self.clamav_address and self.clamav_unscannable == "refuse"
+        return min(self.max_file_bytes, self.clamav_max_bytes) if refused else self.max_file_bytes
+
+    def scanner(self) -> Scanner | None:
+        """The malware scanner, if there is to be one."""
+        if not self.clamav_address:
+            return None
+        return Scanner(
+            Address.parse(self.clamav_address),
+            self.clamav_max_bytes,
+            self.clamav_seconds,
+            pass_unscannable=self.clamav_unscannable == "pass",
+        )
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> IngestionSettings:

@@ -88,15 +88,16 @@ async def copy_latest(
 
 
 async def requeue(connection: Connection, document_id: str, version: int, file: StoredFile) -> None:
-    """Gives a failed version another chance, with the same content as it was sent now.
+    """Gives a version that failed or was quarantined another chance, with what was sent now.
 
-    Its own file may be what is missing or damaged; that one is swept as an orphan.
+    The content is the same, but its own file may be what is missing or damaged; that one is
+    swept as an orphan.
     """
     await connection.execute(
         """UPDATE ingestion.document_version
         SET state = 'queued', stage = '', done = 0, total = 0, error_reason = '',
             error_detail = '', starts_without_progress = 0, not_before = now(),
             queued_at = now(), updated_at = now(), blob_key = $3
-        WHERE document_id = $1 AND version = $2 AND state = 'failed'""",
+        WHERE document_id = $1 AND version = $2 AND state IN ('failed', 'quarantined')""",
         *(document_id, version, file.blob_key),
     )

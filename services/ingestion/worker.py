@@ -20,6 +20,7 @@ from meshkit.telemetry import span
 from meshkit.telemetry.tracing import link_to
 from services.ingestion.attempt import Attempt, ChunksMissing, PlanChanged, Progress, Tools
 from services.ingestion.changes import Changes
+from services.ingestion.clamav import Infected
 from services.ingestion.documents import Job
 from services.ingestion.extraction.model import FileRefused
 from services.ingestion.measures import attempts
@@ -237,6 +238,8 @@ class Worker:
             log.warning("document given up to another", **names)
         elif isinstance(error, FileRefused):
             await self._fail(job, error.reason, error.detail)
+        elif isinstance(error, Infected):
+            await self._quarantine(job, str(error))
         elif isinstance(error, PlanChanged):
             await self._close(job, lambda: queue.restart(job), "restarted as a new version")
         elif isinstance(error, ChunksMissing):
@@ -271,6 +274,23 @@ class Worker:
         attempts.add(1, {"outcome": reason})
         log.info("document failed", reason=reason, **_names(job))
         await self._close(job, lambda: self._tools.queue.fail(job, reason, detail), "failed")
+
+    async def _quarantine(self, job: Job, signature: str) -> None:
+        """Ends the version, then removes its file; what that misses is swept later."""
+        attempts.add(1, {"outcome": "quarantined"})
+        log.warning("malware found", signature=signature, **_names(job))
+        detail = (
+            f"The malware scan found {signature}; the file was removed. If that is a mistake,"
+            " have the scanner's signatures corrected and upload the file again."
+        )
+        queue, blobs = self._tools.queue, self._tools.blobs
+        await self._close(
+            job, lambda: queue.quarantine(job, "MALWARE_FOUND", detail), "quarantined"
+        )
+        try:
+            await asyncio.shield(blobs.delete(job.blob_key))
+        except Unavailable as error:
+            log.warning("an infected file is left to housekeeping", reason=error.reason)
 
     async def _close(
         self, job: Job, write: Callable[[], Coroutine[Any, Any, None]], what: str

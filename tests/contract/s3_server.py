@@ -1,11 +1,11 @@
-"""A real S3 over HTTP (moto's), and a wire to it that can be cut."""
+"""A real S3 over HTTP (moto's)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from moto.s3.models import S3Backend
 from moto.server import ThreadedMotoServer
 
 from meshkit.ids import new_id
+from tests.contract.wire import Streams
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 """Environment of a process that uses it."""
@@ -30,6 +31,10 @@ class S3Server:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    async def connect(self) -> Streams:
+        """A connection of a `wire_to` it."""
+        return await asyncio.open_connection(self.host, self.port)
 
     @cached_property
     def client(self) -> Any:
@@ -80,65 +85,3 @@ def s3_server() -> Iterator[S3Server]:
         yield S3Server(*server.get_host_and_port())
     finally:
         server.stop()
-
-
-@dataclass
-class Wire:
-    """A way to a server; `cut` ends what is under way and takes nothing new until `mend`."""
-
-    port: int = 0
-    after: int | None = None
-    """Bytes of answers it lets through before it cuts itself; None for all."""
-    whole: bool = True
-    _open: set[asyncio.StreamWriter] = field(default_factory=set)
-
-    def cut(self) -> None:
-        self.whole = False
-        for writer in self._open:
-            writer.transport.abort()
-
-    def mend(self) -> None:
-        self.whole, self.after = True, None
-
-
-@asynccontextmanager
-async def wire_to(server: S3Server) -> AsyncIterator[Wire]:
-    """A wire to the server."""
-    wire = Wire()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def pump(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
-    ) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                if answers and wire.after is not None:
-                    wire.after -= len(data)
-                    if wire.after < 0:
-                        wire.cut()
-                        return
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not wire.whole:
-            writer.transport.abort()
-            return
-        there, back = await asyncio.open_connection(server.host, server.port)
-        wire._open |= {writer, back}
-        for task in (pump(reader, back, False), pump(there, writer, True)):
-            running = asyncio.create_task(task)
-            tasks.add(running)
-            running.add_done_callback(tasks.discard)
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    wire.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield wire
-    finally:
-        listener.close()
-        wire.cut()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,8 @@ from meshkit.settings import SettingsInvalid
 from services.ingestion.blobs import BlobStore, S3Access, new_key, open_store
 from services.ingestion.blobs.s3 import PART_BYTES, S3Store
 from services.ingestion.blobs.spool import Spool
-from tests.contract.s3_server import ACCESS, S3Server, Wire, wire_to
+from tests.contract.s3_server import ACCESS, S3Server
+from tests.contract.wire import Wire, wire_to
 
 _LOADER = lru_cache(create_loader)
 LARGE = os.urandom(1 << 20) * (PART_BYTES // (1 << 20)) + b"tail"
@@ -257,7 +258,7 @@ async def wired(
 ) -> AsyncIterator[tuple[BlobStore, Wire, Callable[[], list[str]]]]:
     bucket = s3.bucket()
     async with AsyncExitStack() as stack:
-        wire = await stack.enter_async_context(wire_to(s3))
+        wire = await stack.enter_async_context(wire_to(s3.connect))
         store = await s3_store(
             stack, s3, bucket, tmp_path, endpoint=f"http://127.0.0.1:{wire.port}"
         )
@@ -377,7 +378,7 @@ async def test_an_s3_that_is_away_at_start_is_waited_for(
     s3: S3Server, credentials: None, tmp_path: Path
 ) -> None:
     bucket = s3.bucket()
-    async with wire_to(s3) as wire:
+    async with wire_to(s3.connect) as wire:
         wire.cut()
         access = S3Access(f"http://127.0.0.1:{wire.port}", "us-east-1", tmp_path)
         async with open_store(f"s3://{bucket}", access) as store:

@@ -18,8 +18,9 @@ from meshkit.errors import Unavailable
 from meshkit.ids import new_id
 from services.ingestion.blobs.s3 import PART_BYTES
 from tests.contract.ingestion_room import Ingestion, Room, open_room, text_of
-from tests.contract.s3_server import ACCESS, S3Server, Wire, wire_to
+from tests.contract.s3_server import ACCESS, S3Server
 from tests.contract.service_process import eventually
+from tests.contract.wire import Wire, wire_to
 
 READY = v1.DOCUMENT_STATE_READY
 
@@ -62,7 +63,7 @@ async def shared(
     bucket, spool = s3.bucket(), tmp_path_factory.mktemp("spool")
     async with (
         open_room(postgres, tmp_path_factory.mktemp("ingestion")) as room,
-        wire_to(s3) as wire,
+        wire_to(s3.connect) as wire,
         room.ingestion(**environment(bucket, wire.port, spool)) as ingestion,
     ):
         yield InS3(room, ingestion, wire, s3, bucket, spool)

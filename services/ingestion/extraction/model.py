@@ -49,7 +49,7 @@ class FileRefused(Exception):
     Args:
         reason: Stable, in capitals: FILE_EMPTY, FILE_ENCRYPTED, FILE_CORRUPT,
             FILE_TYPE_UNSUPPORTED, FILE_TOO_LARGE, ARCHIVE_BOMB, NO_TEXT, OCR_UNAVAILABLE,
-            EXTRACTION_TIMEOUT or EXTRACTION_MEMORY.
+            EXTRACTION_TIMEOUT, EXTRACTION_MEMORY or FILE_NOT_SCANNED.
         detail: One sentence a person can act on; no text of the document.
     """
 

@@ -1,0 +1,153 @@
+"""Asks ClamAV's daemon about a file, by its INSTREAM protocol.
+
+`zINSTREAM`, then the file in pieces of a length and as many bytes, a length of zero, and one
+line comes back (clamd(8)). What the daemon did not look at wholly is never called clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshkit.errors import Unavailable
+from meshkit.logging import logger
+from services.ingestion.extraction.model import FileRefused
+
+log = logger(__name__)
+
+_PIECE_BYTES = 1 << 16
+_CONNECT_SECONDS = 5.0
+_REPLY_BYTES = 4096
+_LIMITS = "Heuristics.Limits.Exceeded"
+"""What clamd with AlertExceedsMax calls a file whose inside is more than it looks at."""
+
+
+class Infected(Exception):
+    """The file holds what a signature describes; the text is the signature's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the daemon listens: a host and port, or the path of a socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """`host:port`, `[::1]:3310`, or a path, also as `unix:/path`.
+
+        Raises:
+            ValueError: when it is neither.
+        """
+        path = text.removeprefix("unix:")
+        if path.startswith("/"):
+            return cls("", 0, path)
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError("it must look like host:3310 or unix:/run/clamav/clamd.ctl")
+        return cls(host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """A daemon and how it is used."""
+
+    address: Address
+    max_bytes: int
+    """Largest file that is sent to it; clamd closes the line beyond its StreamMaxLength."""
+    seconds: float
+    """Time that one file may take."""
+    pass_unscannable: bool = False
+    """Whether a file that cannot be scanned wholly goes on, with a warning, or is refused."""
+
+    async def check(self, path: Path) -> str:
+        """Returns when nothing was found: with a warning for the document, or an empty text.
+
+        Raises:
+            Infected: A signature matched.
+            FileRefused: FILE_NOT_SCANNED, when it cannot be scanned wholly.
+            Unavailable: SCANNER_UNAVAILABLE; nothing is known of the file.
+        """
+        size = (await asyncio.to_thread(path.stat)).st_size
+        if size > self.max_bytes:
+            return self._unscannable(f"it is larger than {self.max_bytes} bytes")
+        try:
+            async with asyncio.timeout(self.seconds):
+                reply = await self._ask(path)
+        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
+            raise _unavailable(type(error).__name__) from error
+        found = reply.removeprefix("stream: ")
+        if found == "OK":
+            return ""
+        if found.endswith(" FOUND"):
+            signature = found.removesuffix(" FOUND")
+            if signature.startswith(_LIMITS):
+                return self._unscannable("what it holds is more than the scanner looks at")
+            raise Infected(signature)
+        if "size limit exceeded" in found:
+            return self._unscannable("it is larger than clamd's StreamMaxLength")
+        log.error("the malware scanner failed", reply=found)
+        raise _unavailable("its own error")
+
+    def _unscannable(self, why: str) -> str:
+        if self.pass_unscannable:
+            return f"not scanned for malware: {why}"
+        raise FileRefused(
+            "FILE_NOT_SCANNED",
+            f"The file could not be scanned for malware: {why}. Split it into parts, or have the"
+            " scanner's limits raised and reprocess it.",
+        )
+
+    async def _ask(self, path: Path) -> str:
+        async with _connected(self.address) as (reader, writer):
+            # Read while it is sent: clamd answers early when it will not take more, and
+            # what it said is lost once a write has failed.
+            reply = asyncio.create_task(reader.readuntil(b"\0"))
+            try:
+                with suppress(ConnectionError):
+                    await _send(path, writer)
+                return (await reply)[:-1].decode("utf-8", "replace")
+            finally:
+                reply.cancel()
+                await asyncio.gather(reply, return_exceptions=True)
+
+
+async def _send(path: Path, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"zINSTREAM\0")
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+            writer.write(struct.pack("!I", len(piece)) + piece)
+            await writer.drain()
+    writer.write(struct.pack("!I", 0))
+    await writer.drain()
+
+
+@asynccontextmanager
+async def _connected(
+    address: Address,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        if address.path:
+            streams = await asyncio.open_unix_connection(address.path, limit=_REPLY_BYTES)
+        else:
+            streams = await asyncio.open_connection(address.host, address.port, limit=_REPLY_BYTES)
+    try:
+        yield streams
+    finally:
+        # Not waited for: a daemon that hangs must not hold its caller.
+        streams[1].transport.abort()
+
+
+def _unavailable(why: str) -> Unavailable:
+    log.warning("the malware scanner does not answer", error=why)
+    return Unavailable(
+        "SCANNER_UNAVAILABLE",
+        "The malware scanner cannot be reached now; the document waits for it.",
+        retry_after=1.0,
+    )
