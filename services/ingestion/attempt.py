@@ -21,9 +21,10 @@ from services.ingestion.batches import SpaceLimits, batches, count
 from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
 from services.ingestion.clamav import Scanner
-from services.ingestion.documents import Job, Stage, title_of
+from services.ingestion.documents import Job, Stage
 from services.ingestion.extraction.model import Extracted, FileRefused
 from services.ingestion.extraction.runner import Limits, ReaderDied, Usage, extract
+from services.ingestion.file_names import title_of
 from services.ingestion.neighbours import Neighbours, Vectors
 from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from pathlib import PurePath, PureWindowsPath
 
 
 class State(StrEnum):
@@ -109,13 +108,3 @@ class Job:
     principals: tuple[str, ...]
     request_id: str
     trace_parent: str
-
-
-def bare_name(file_name: str) -> str:
-    """A file's name without any path, also when it comes from Windows."""
-    return PurePath(PureWindowsPath(file_name).name).name or "document"
-
-
-def title_of(given: str, found: str, file_name: str) -> str:
-    """Title to show: as given, else from the file's metadata, else the file name."""
-    return given or found or file_name

@@ -7,7 +7,8 @@ import json
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from citemesh.ingestion import v1
-from services.ingestion.documents import Document, Metadata, State, bare_name
+from services.ingestion.documents import Document, Metadata, State
+from services.ingestion.file_names import file_name, one_line
 from services.ingestion.neighbours import ExportedChunk
 
 _STATES = {
@@ -58,8 +59,8 @@ def message(document: Document) -> v1.Document:
 def metadata(given: v1.DocumentMetadata) -> Metadata:
     """What a caller says of a file."""
     return Metadata(
-        file_name=bare_name(given.file_name),
-        title=given.title,
+        file_name=file_name(given.file_name),
+        title=one_line(given.title),
         labels=dict(given.labels),
         allow=tuple(given.allow),
     )

@@ -10,7 +10,8 @@ import json
 from meshkit.context import RequestContext
 from meshkit.database.pool import Connection
 from meshkit.telemetry.tracing import propagation
-from services.ingestion.documents import Metadata, StoredFile, title_of
+from services.ingestion.documents import Metadata, StoredFile
+from services.ingestion.file_names import title_of
 
 CHANNEL = "ingestion_queue"
 """NOTIFY channel that wakes workers when work is added; never used for progress."""

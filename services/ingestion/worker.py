@@ -70,8 +70,8 @@ class Worker:
         self._policy = policy
         self._draining = draining
         self._wake = asyncio.Event()
-        self._unclosed = 0
-        """Ends of attempts that Postgres could not be told yet."""
+        self._owing: set[str] = set()
+        """Documents whose lease is to be extended or given back once Postgres can be told."""
         self._running: dict[asyncio.Task[None], str] = {}
         """Attempts under way and the project of each."""
 
@@ -139,8 +139,8 @@ class Worker:
         """Starts an attempt; False when there is nothing to do or no hand free."""
         if len(self._running) >= self._policy.at_once + SPARE:
             return False
-        if self._unclosed:
-            # What is to be given back uncounted would be claimed, and counted, before that.
+        if self._owing:
+            # They would be claimed, and their start counted, before Postgres is told.
             return False
         busy = len(self._running) >= self._policy.at_once
         try:
@@ -191,6 +191,7 @@ class Worker:
                 attempts.add(1, {"outcome": "ready"})
                 log.info("document ready", **_names(job))
             finally:
+                self._owing.discard(job.document_id)
                 self._changes.notify(job.document_id)
 
     async def _attempt(self, job: Job) -> None:
@@ -224,9 +225,11 @@ class Worker:
             try:
                 await self._tools.queue.extend(job, progress.stage, progress.done, progress.total)
             except Unavailable:
+                self._owing.add(job.document_id)
                 if loop.time() > held_until:
                     raise
             else:
+                self._owing.discard(job.document_id)
                 held_until = asked + self._policy.lease_seconds
                 self._changes.notify(job.document_id)
 
@@ -300,7 +303,7 @@ class Worker:
         An outage must not cost a document a start: until the process stops there is nothing
         better to do than to wait for Postgres.
         """
-        self._unclosed += 1
+        self._owing.add(job.document_id)
         try:
             while True:
                 try:
@@ -317,7 +320,7 @@ class Worker:
         else:
             log.info("attempt closed", outcome=what, **_names(job))
         finally:
-            self._unclosed -= 1
+            self._owing.discard(job.document_id)
 
 
 def _of_the_text(error: MeshError) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from citemesh.embedding import v1 as embedding_v1
 from citemesh.guardrail import v1 as guardrail_v1
 from citemesh.ingestion import v1
@@ -192,6 +194,41 @@ class Room:
         """Every file in the blob store, finished or not."""
         return [path for path in self.blobs.rglob("*") if path.is_file()]
 
+    async def version(self, document_id: str) -> asyncpg.Record:
+        """The row of the document's latest version."""
+        connection = await asyncpg.connect(self.postgres.owner_dsn)
+        try:
+            found = await connection.fetchrow(
+                "SELECT * FROM ingestion.document_version WHERE document_id = $1"
+                " ORDER BY version DESC LIMIT 1",
+                document_id,
+            )
+        finally:
+            await connection.close()
+        assert found is not None
+        return found
+
+    async def at_stage(self, document_id: str, stage: str) -> bool:
+        """Whether a worker is at this stage of the document."""
+        return bool((await self.version(document_id))["stage"] == stage)
+
+    async def some_indexed(self, document_id: str) -> bool:
+        """Whether a batch of the document, of four chunks, is kept."""
+        return bool((await self.version(document_id))["indexed"] >= 4)
+
+    @asynccontextmanager
+    async def slow_writes(self) -> AsyncIterator[None]:
+        """Retrieval takes its time for a write, so that a test can step in between."""
+        original = self.retrieval.IndexChunks
+
+        async def slow(request: Any, context: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await original(request, context)
+
+        self.retrieval.IndexChunks = slow  # type: ignore[method-assign]
+        yield
+        del self.retrieval.IndexChunks
+
     @asynccontextmanager
     async def ingestion(self, **environment: str) -> AsyncIterator[Ingestion]:
         """Ingestion as a process."""
@@ -295,6 +332,15 @@ class Ingestion:
         """The document once it is ready or failed."""
         return (await self.watched(document_id, caller))[-1]
 
+    async def at(self, document_id: str, state: int) -> v1.Document | None:
+        """The document, if it is being worked on and in this state."""
+        document = await self.get(document_id)
+        return document if document.state == state and document.stage != "" else None
+
+    async def said(self, event: str, document_id: str) -> bool:
+        """Whether the process has logged something of a document."""
+        return any(event in line and document_id in line for line in self.process.lines)
+
     async def gone(self, document_id: str) -> bool:
         """Whether the document is not there any more."""
         try:
@@ -302,6 +348,12 @@ class Ingestion:
         except NotFound:
             return True
         return False
+
+    async def reprocess(self, document_id: str) -> v1.Document:
+        """Has a document processed anew."""
+        request = v1.ReprocessDocumentRequest(document_id=document_id, request_id=new_id("req"))
+        with acting_as(self.caller()):
+            return (await self.stub.ReprocessDocument(request, timeout=10)).document
 
     async def delete(
         self, document_id: str, *, request_id: str = "", caller: RequestContext | None = None

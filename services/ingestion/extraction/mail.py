@@ -19,6 +19,7 @@ from services.ingestion.extraction.model import (
     TextBuilder,
 )
 from services.ingestion.extraction.tools import Tools
+from services.ingestion.file_names import file_name
 
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _MOST_ATTACHMENTS = 100
@@ -110,7 +111,8 @@ def _attachments(message: EmailMessage) -> Iterator[tuple[str, bytes]]:
     except (AttributeError, KeyError, ValueError, TypeError):
         return
     for number, part in enumerate(parts, start=1):
-        name = " ".join(decoding.tidy(part.get_filename() or "").split())
+        given = part.get_filename()
+        name = file_name(given) if given else ""
         if part.get_content_type() == "message/rfc822":
             inner = part.get_payload(0) if part.is_multipart() else None
             content = inner.as_bytes() if isinstance(inner, EmailMessage) else b""

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -19,21 +17,15 @@ from meshkit.database.pool import Database
 from meshkit.errors import LimitExceeded, Unavailable
 from meshkit.ids import new_id
 from services.ingestion.queue import Queue
-from tests.contract.ingestion_room import Ingestion, Room, open_room, text_of
+from tests.contract.ingestion_room import Ingestion, Room, text_of
 from tests.contract.service_process import eventually
 
 READY = v1.DOCUMENT_STATE_READY
-DOWN = Unavailable("PROVIDER_UNAVAILABLE", "down")
-
-
-@pytest.fixture
-async def room(postgres: Any, tmp_path: Path) -> AsyncIterator[Room]:
-    """Neighbours, and a queue that holds nothing of another test."""
-    connection = await asyncpg.connect(postgres.owner_dsn)
-    await connection.execute("TRUNCATE ingestion.document CASCADE")
-    await connection.close()
-    async with open_room(postgres, tmp_path) as opened:
-        yield opened
+AWAY = Unavailable("PROVIDER_UNAVAILABLE", "down")
+LEASE = """
+    SELECT state, lease_epoch AS epoch, lease_expires FROM ingestion.document_version
+    WHERE document_id = $1
+"""
 
 
 async def fill(room: Room, project: str, documents: int) -> None:
@@ -86,7 +78,7 @@ async def test_a_project_that_holds_every_hand_leaves_one_to_another(room: Room)
         other = Ingestion(ingestion.process, ingestion.stub, ingestion.signer)
         small = (await other.upload(text_of(2))).document.id
         # Nothing of the first project ends before the gate opens; the third hand is free.
-        await eventually(lambda: _stage(room, small, "embed"))
+        await eventually(lambda: room.at_stage(small, "embed"))
         assert await _at_work(room, 3)
         room.embedding.gate.set()
         for name in large:
@@ -101,15 +93,6 @@ async def _at_work(room: Room, hands: int) -> bool:
     )
     await connection.close()
     return bool(found == hands)
-
-
-async def _stage(room: Room, document_id: str, stage: str) -> bool:
-    connection = await asyncpg.connect(room.postgres.owner_dsn)
-    found = await connection.fetchval(
-        "SELECT stage FROM ingestion.document_version WHERE document_id = $1", document_id
-    )
-    await connection.close()
-    return bool(found == stage)
 
 
 async def test_calls_stay_within_what_the_space_takes(room: Room) -> None:
@@ -133,7 +116,7 @@ async def test_calls_stay_within_what_the_space_takes(room: Room) -> None:
 
 async def test_a_batch_that_fails_costs_none_of_the_others(room: Room) -> None:
     data = text_of(200)
-    room.embedding.error, room.embedding.fails_at = DOWN, "Sentence 60 "
+    room.embedding.error, room.embedding.fails_at = AWAY, "Sentence 60 "
     settings = {
         "CITEMESH_INGESTION_PATIENCE_SECONDS": "1",
         "CITEMESH_INGESTION_RETRY_LATER_SECONDS": "1",
@@ -214,7 +197,7 @@ async def test_callers_that_wait_for_connections_cost_a_worker_no_lease(room: Ro
     async with room.ingestion(CITEMESH_INGESTION_DATABASE_POOL_SIZE="2") as ingestion:
         room.embedding.gate.clear()
         document = (await ingestion.upload(text_of(30))).document
-        await eventually(lambda: _stage(room, document.id, "embed"))
+        await eventually(lambda: room.at_stage(document.id, "embed"))
         owner = await asyncpg.connect(room.postgres.owner_dsn)
         async with owner.transaction():
             # Every upload waits for this lock, and holds a connection meanwhile.
@@ -234,12 +217,6 @@ async def test_callers_that_wait_for_connections_cost_a_worker_no_lease(room: Ro
         for upload in waiting:
             assert (await ingestion.settled((await upload).document.id)).state == READY
         assert (await ingestion.settled(document.id)).state == READY
-
-
-LEASE = """
-    SELECT state, lease_epoch AS epoch, lease_expires FROM ingestion.document_version
-    WHERE document_id = $1
-"""
 
 
 async def test_a_full_queue_refuses_an_upload_before_its_file_is_sent(room: Room) -> None:
@@ -262,39 +239,3 @@ async def test_a_full_queue_refuses_an_upload_before_its_file_is_sent(room: Room
         # The request that filled it may be repeated all the same.
         again = await ingestion.upload(data, request_id=request_id)
         assert (again.document.id, again.existing) == (first.id, True)
-
-
-async def test_an_outage_of_postgres_costs_a_document_no_start(room: Room) -> None:
-    """Leases run out while nobody can give them back; that is no start without progress."""
-    settings = {
-        "CITEMESH_INGESTION_PATIENCE_SECONDS": "0.2",
-        "CITEMESH_INGESTION_RETRY_LATER_SECONDS": "0.2",
-        "CITEMESH_INGESTION_MOST_STARTS": "1",
-    }
-    room.embedding.gate.clear()
-    async with room.ingestion(**settings) as ingestion:
-        document = (await ingestion.upload(text_of(5))).document
-        await eventually(lambda: _stage(room, document.id, "embed"))
-        owner = await asyncpg.connect(room.postgres.owner_dsn)
-        await owner.execute("ALTER ROLE citemesh_ingestion CONNECTION LIMIT 0")
-        try:
-            await owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE usename = 'citemesh_ingestion'"
-            )
-
-            async def out_of_lease() -> bool:
-                return bool(
-                    await owner.fetchval(
-                        "SELECT state <> 'processing' OR lease_expires < now()"
-                        " FROM ingestion.document_version WHERE document_id = $1",
-                        document.id,
-                    )
-                )
-
-            room.embedding.gate.set()
-            await eventually(out_of_lease)
-        finally:
-            await owner.execute("ALTER ROLE citemesh_ingestion CONNECTION LIMIT -1")
-            await owner.close()
-        assert (await ingestion.settled(document.id)).state == READY
