@@ -17,6 +17,7 @@ DIR ?= ../shared/data/messy
 FUZZ ?= 0
 PAGES ?= 0
 SCENARIO ?= peak
+OVERLOAD ?=
 SHORT ?=
 LOAD ?=
 
@@ -32,7 +33,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -67,6 +68,9 @@ docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 
 bench-scale: $(INSTALLED) $(STUBS) ## the dense index at 10,000 and 100,000 chunks with 1, 100 and 1,000 projects; SCALE=options
 	$(VENV)/bin/python -m loadtest.scale $(SCALE)
+
+overload: $(INSTALLED) $(STUBS) ## find the knee, then offer 1x, 2x and 3x of it by open arrivals; SHORT=1 in two minutes
+	$(VENV)/bin/python -m loadtest.overload $(if $(SHORT),--short) $(OVERLOAD)
 
 load: $(INSTALLED) $(STUBS) ## SCENARIO= against the simulator, SHORT=1 in minutes; writes HTML and JSON to reports/
 	$(VENV)/bin/python -m loadtest.load $(SCENARIO) $(if $(SHORT),--short) $(LOAD)

@@ -43,7 +43,7 @@ class Direct:
     def __init__(self, app: ASGIApp, route: DirectRoute) -> None:
         self._app = app
         self._route = route
-        self._scope, self._seconds = requirement_of(route.endpoint)
+        self._required = requirement_of(route.endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -56,14 +56,15 @@ class Direct:
         response: Response
         try:
             mesh = mesh_of(request)
-            context = await admit(request, mesh, self._scope)
+            context = await admit(request, mesh, self._required)
             raw = await request.body()
             try:
                 body = self._parse(request, raw)
             except ValidationError:
                 await self._app(scope, _again(raw, receive), send)
                 return
-            with acting_as(context), deadline.within(getattr(mesh.settings, self._seconds)):
+            seconds: float = getattr(mesh.settings, self._required.seconds)
+            with acting_as(context), deadline.within(seconds):
                 response = await route.endpoint(request, body)
         except MeshError as error:
             response = problem.answer(request, error)

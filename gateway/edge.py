@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problem
 from gateway.security import security_headers
+from meshkit.admission import Place
 from meshkit.errors import Internal, MeshError
 from meshkit.ids import is_request_id, new_request_id
 from meshkit.logging import logger
@@ -23,6 +24,9 @@ from meshkit.telemetry import meter, tracing
 log = logger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
+TOO_LATE = frozenset({0, 499, HTTPStatus.GATEWAY_TIMEOUT})
+"""Answers that came too late for their callers. Other errors are quick, and say nothing about
+how long an answer takes."""
 
 _duration = meter.create_histogram(
     "http.server.request.duration",
@@ -85,6 +89,11 @@ class Edge:
                     raise
                 await problem.response(error, identity)(scope, receive, answer.send)
             finally:
+                place: Place | None = scope["state"].get("place")
+                if place is not None:
+                    if answer.status < HTTPStatus.BAD_REQUEST or answer.status in TOO_LATE:
+                        place.answered()
+                    place.leave()
                 route = getattr(scope.get("route"), "path", "")
                 seconds = time.perf_counter() - started
                 span.update_name(f"{method} {route}".strip())

@@ -16,6 +16,7 @@ from gateway.operations import Operations
 from gateway.projects import Projects
 from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings
+from meshkit.admission import Admission
 from meshkit.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Mesh:
     keys: ApiKeys
     authenticator: Authenticator
     limits: Limits
+    admission: Admission
     operations: Operations
     ingestion: ingestion_v1.IngestionServiceAsyncStub
     retrieval: retrieval_v1.RetrievalServiceAsyncStub

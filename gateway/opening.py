@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
 from citemesh.retrieval import v1 as retrieval_v1
+from gateway.admission import admission
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
 from gateway.contexts import Contexts
@@ -109,6 +110,7 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
         keys=keys,
         authenticator=authenticator,
         limits=limits,
+        admission=admission(settings),
         operations=operations,
         ingestion=ingestion_v1.IngestionServiceAsyncStub(stubs["ingestion"]),
         retrieval=retrieval_v1.RetrievalServiceAsyncStub(stubs["retrieval"]),

@@ -12,12 +12,14 @@ from typing_extensions import TypedDict
 
 from citemesh.generation import v1 as generation_v1
 from gateway import problem, sse
+from gateway.admission import ANSWER
 from gateway.bodies import AnswerBody
-from gateway.endpoint import GuardedRoute, requires
+from gateway.endpoint import GuardedRoute, place_of, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
 from gateway.problem import request_id_of
 from gateway.routes.search import filter_message
+from meshkit.admission import Place
 from meshkit.channel import streaming
 from meshkit.errors import (
     BudgetExhausted,
@@ -208,11 +210,13 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _whole(call: Any) -> generation_v1.DoneEvent:
+async def _whole(call: Any, place: Place | None) -> generation_v1.DoneEvent:
     """The closing event; the stream is read to its end, so that it counts as completed."""
     done: generation_v1.DoneEvent | None = None
     async with streaming(call):
         async for message in call:
+            if place is not None:
+                place.answered()
             name = message.event.WhichOneof("event")
             if name == "done":
                 done = message.event.done
@@ -236,10 +240,10 @@ async def _whole(call: Any) -> generation_v1.DoneEvent:
         }
     },
 )
-@requires("read", seconds="answer_seconds")
+@requires("read", seconds="answer_seconds", kind=ANSWER)
 async def answer(request: Request, body: AnswerBody) -> Response:
     """Answers from the project's documents, with citations that were checked."""
-    mesh = mesh_of(request)
+    mesh, place = mesh_of(request), place_of(request)
     call = mesh.generation.Answer(
         generation_v1.AnswerRequest(
             question=body.question,
@@ -251,15 +255,16 @@ async def answer(request: Request, body: AnswerBody) -> Response:
         timeout=mesh.settings.answer_seconds,
     )
     if not body.stream:
-        return JsonResponse(answer_json(await unless_gone(request, _whole(call))))
+        return JsonResponse(answer_json(await unless_gone(request, _whole(call, place))))
     request_id = request_id_of(request)
-    return sse.EventStream(
-        await sse.events(
-            call,
-            lambda message: sse.event(*event_json(message.event, request_id)),
-            request_id=request_id,
-            keep_alive_seconds=mesh.settings.keep_alive_seconds,
-            # An answer under way is finished before the process stops.
-            until=asyncio.Event(),
-        )
+    events = await sse.events(
+        call,
+        lambda message: sse.event(*event_json(message.event, request_id)),
+        request_id=request_id,
+        keep_alive_seconds=mesh.settings.keep_alive_seconds,
+        # An answer under way is finished before the process stops.
+        until=asyncio.Event(),
     )
+    if place is not None:
+        place.answered()
+    return sse.EventStream(events)

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from citemesh.ingestion import v1 as ingestion_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway import problem, sse
+from gateway.admission import BULK
 from gateway.endpoint import GuardedRoute, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
@@ -204,7 +205,7 @@ async def _upload(request: Request, document_id: str) -> Response:
     responses={202: {"model": Document}},
     openapi_extra=_FORM,
 )
-@requires("write", seconds="upload_seconds")
+@requires("write", seconds="upload_seconds", kind=BULK)
 async def upload_document(request: Request) -> Response:
     """Takes a file and returns when it is committed; follow its state at `/events`."""
     return await _upload(request, "")
@@ -217,7 +218,7 @@ async def upload_document(request: Request) -> Response:
     responses={202: {"model": Document}},
     openapi_extra=_FORM,
 )
-@requires("write", seconds="upload_seconds")
+@requires("write", seconds="upload_seconds", kind=BULK)
 async def upload_version(request: Request, document_id: str) -> Response:
     """Takes a new version of a document; the old one answers until the new one is ready."""
     return await _upload(request, document_id)
@@ -276,7 +277,7 @@ async def delete_document(request: Request, document_id: str) -> Response:
     summary="Process a document anew",
     responses={202: {"model": Document}},
 )
-@requires("write")
+@requires("write", kind=BULK)
 async def reprocess_document(request: Request, document_id: str) -> Response:
     """Processes the stored file as a new version; the old one answers until it is ready."""
     found = await mesh_of(request).ingestion.ReprocessDocument(
@@ -298,7 +299,7 @@ async def reprocess_document(request: Request, document_id: str) -> Response:
         }
     },
 )
-@requires("read", seconds="watch_seconds")
+@requires("read", seconds="watch_seconds", kind=None)
 async def watch_document(request: Request, document_id: str) -> Response:
     """Server-sent events, one at once and one at every change."""
     mesh = mesh_of(request)

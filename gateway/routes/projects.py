@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
 from gateway import problem, sse
+from gateway.admission import BULK
 from gateway.bodies import ProjectBody, ProjectChange
 from gateway.endpoint import GuardedRoute, caller_of, requires
 from gateway.json_response import JsonResponse
@@ -193,7 +194,7 @@ async def delete_project(request: Request, project_id: str) -> Response:
         }
     },
 )
-@requires("admin", seconds="export_seconds")
+@requires("admin", seconds="export_seconds", kind=BULK)
 async def export_project(
     request: Request, project_id: str, documents_only: bool = False
 ) -> Response:

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway import problem
+from gateway.admission import SEARCH
 from gateway.bodies import Filter, SearchBody
 from gateway.direct import DirectRoute
 from gateway.endpoint import GuardedRoute, requires
@@ -89,7 +90,7 @@ def filter_message(given: Filter) -> retrieval_v1.SearchFilter | None:
 
 
 @router.post("", summary="Find passages", responses={200: {"model": SearchResult}})
-@requires("read", seconds="search_seconds")
+@requires("read", seconds="search_seconds", kind=SEARCH)
 async def search(request: Request, body: SearchBody) -> Response:
     """Passages for a query, by meaning and by words, best first."""
     mesh = mesh_of(request)

@@ -12,7 +12,8 @@
     ├── Precondition         FAILED_PRECONDITION  409
     │   └── Unprocessable    FAILED_PRECONDITION  422
     ├── LimitExceeded        RESOURCE_EXHAUSTED   429
-    │   └── BudgetExhausted  RESOURCE_EXHAUSTED   402
+    │   ├── BudgetExhausted  RESOURCE_EXHAUSTED   402
+    │   └── Busy             RESOURCE_EXHAUSTED   503
     ├── Unavailable          UNAVAILABLE          503
     ├── DeadlineExceeded     DEADLINE_EXCEEDED    504
     ├── Cancelled            CANCELLED            499
@@ -35,6 +36,8 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 DOMAIN = "citemesh"
+RETRY_SECONDS = 1.0
+"""When to come back to a service that could not be reached or is at its limit."""
 _KIND = "kind"
 
 
@@ -141,6 +144,12 @@ class BudgetExhausted(LimitExceeded):
     http_status = 402
 
 
+class Busy(LimitExceeded):
+    """There is more to do than can be done in time; others asked, not this caller too much."""
+
+    http_status = 503
+
+
 class Unavailable(MeshError):
     """Something needed is not there now; a retry may help."""
 
@@ -169,6 +178,7 @@ def _family(cls: type[MeshError]) -> list[type[MeshError]]:
 
 BY_KIND = {cls.__name__: cls for cls in _family(MeshError)[1:]}
 BY_CODE = {cls.code: cls for cls in reversed(BY_KIND.values())}
+BY_NUMBER = {code.value[0]: cls for code, cls in BY_CODE.items()}
 
 
 def to_status(error: MeshError, request_id: str = "") -> Status:
@@ -206,7 +216,9 @@ def from_status(status: Status) -> MeshError | None:
     if not seen:
         return None
     metadata = dict(info.metadata)
-    cls = BY_KIND.get(metadata.pop(_KIND, ""), Internal)
+    # A class that a newer process has and this one does not know.
+    otherwise = BY_NUMBER.get(status.code, Internal)
+    cls = BY_KIND.get(metadata.pop(_KIND, ""), otherwise)
     delay = retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None
     fields = {violation.field: violation.description for violation in bad.field_violations}
     return cls(info.reason, status.message, metadata=metadata, retry_after=delay, fields=fields)
@@ -253,4 +265,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
     }
     code = error.code()
     text = texts.get(code, "A service of the mesh failed; its log has the request id.")
-    return cls(reasons.get(code, code.name), text)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        cls = Busy
+    return cls(
+        reasons.get(code, code.name), text, retry_after=RETRY_SECONDS if code in reasons else None
+    )

@@ -1,10 +1,10 @@
 """Serving calls: what happens around every RPC of every service, in this order.
 
     errors      every exception becomes a status with a reason, none leaks its text
-    admission   streams that only wait do not take the place of calls
     context     the signed context is verified and made current
     deadline    the caller's deadline becomes the budget of the request
     telemetry   a span, a duration and an access log line, for streams too
+    admission   no more at once than are served in time; see `meshkit.admission`
     validation  the request obeys the rules written in the contract
 
 They are written out in `Pipeline._serve`, outermost first: a search of a few
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -30,12 +29,12 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from meshkit import context, deadline
+from meshkit.admission import CallAdmission, Place
 from meshkit.channel import CONTEXT_HEADER, REQUEST_HEADER
 from meshkit.errors import (
     DeadlineExceeded,
     Internal,
     InvalidInput,
-    LimitExceeded,
     MeshError,
     Unauthenticated,
     to_status,
@@ -54,6 +53,9 @@ NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 
 METADATA_BYTES = 512 * 1024
 """Largest headers of a call: room for a context with 256 principals of 256 characters."""
+
+FLOOD = 1_000
+"""Calls that may wait to be turned away."""
 
 FAREWELL_SECONDS = 0.2
 """For the last words on open connections: NOT_SERVING to watchers, GOAWAY to all."""
@@ -75,41 +77,6 @@ def typed(error: Exception) -> MeshError:
 def _with_push_back(status: Any) -> Any:
     found: Any = rpc_status.to_status(status)
     return found._replace(trailing_metadata=(*found.trailing_metadata, NO_RETRY))
-
-
-class Admission:
-    """Bounds calls and waiting streams apart.
-
-    Someone may follow a document for hours; two hundred of them would leave no room for an
-    upload.
-
-    Args:
-        calls: Calls served at once.
-        watches: Streams of methods named `Watch...` served at once; 0 bounds nothing here,
-            because gRPC bounds all of them together.
-    """
-
-    def __init__(self, calls: int, watches: int) -> None:
-        self._most = {False: calls, True: watches}
-        self._active = Counter[bool]()
-
-    @contextmanager
-    def place(self, method: str) -> Iterator[None]:
-        """A place for a call.
-
-        Raises:
-            LimitExceeded: SERVICE_BUSY when there is none.
-        """
-        waits = method.rpartition("/")[2].startswith("Watch")
-        if self._most[True] and self._active[waits] >= self._most[waits]:
-            raise LimitExceeded(
-                "SERVICE_BUSY", "The service is at its limit; try again shortly.", retry_after=1.0
-            )
-        self._active[waits] += 1
-        try:
-            yield
-        finally:
-            self._active[waits] -= 1
 
 
 def caller_of(verifier: Verifier, headers: Mapping[str, str]) -> context.RequestContext:
@@ -198,7 +165,7 @@ async def _validated(messages: AsyncIterator[Message]) -> AsyncIterator[Message]
 class Pipeline:
     """Puts the stages around every handler, and counts calls in flight."""
 
-    def __init__(self, verifier: Verifier, admission: Admission) -> None:
+    def __init__(self, verifier: Verifier, admission: CallAdmission) -> None:
         self._verifier = verifier
         self._admission = admission
         self._active = 0
@@ -210,19 +177,22 @@ class Pipeline:
         self,
         method: str,
         servicer_context: grpc.aio.ServicerContext[Any, Any],
-        handle: Callable[[], Awaitable[T]],
+        handle: Callable[[Place], Awaitable[T]],
     ) -> T:
         """Runs a handler inside the stages; see the module."""
         self._active += 1
         self.idle.clear()
         try:
-            with self._admission.place(method):
-                headers = _headers(servicer_context)
-                context.enter(caller_of(self._verifier, headers))
-                deadline.set_remaining(servicer_context.time_remaining())
-                tracing.continue_from(headers)
-                with telemetry(method):
-                    return await handle()
+            headers = _headers(servicer_context)
+            context.enter(caller_of(self._verifier, headers))
+            deadline.set_remaining(servicer_context.time_remaining())
+            tracing.continue_from(headers)
+            with telemetry(method):
+                place = await self._admission.enter(method)
+                try:
+                    return await handle(place)
+                finally:
+                    place.leave()
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  # every one must become a status
@@ -240,6 +210,7 @@ class Pipeline:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler of `method`, such as `/package.Service/Name`, inside the stages."""
         found: Any = handler
+        self._admission.register(method)
         if found.response_streaming:
             return self._around_stream(method, found)
         inputs = found.request_streaming
@@ -249,8 +220,10 @@ class Pipeline:
         )
 
         async def behaviour(request: Any, servicer_context: Any) -> Any:
-            async def handle() -> Any:
-                return await inner(_checked(request, inputs), servicer_context)
+            async def handle(place: Place) -> Any:
+                answer = await inner(_checked(request, inputs), servicer_context)
+                place.answered()
+                return answer
 
             return await self._serve(method, servicer_context, handle)
 
@@ -266,11 +239,12 @@ class Pipeline:
         )
 
         async def behaviour(request: Any, servicer_context: Any) -> None:
-            async def handle() -> None:
+            async def handle(place: Place) -> None:
                 # Written, not yielded: gRPC would leave a generator that it cancels
                 # to the garbage collector, which ends the stages in another context.
                 async with aclosing(inner(_checked(request, inputs), servicer_context)) as messages:
                     async for message in messages:
+                        place.answered()
                         await servicer_context.write(message)
 
             await self._serve(method, servicer_context, handle)
@@ -354,11 +328,14 @@ class Server:
 
     def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
         self._settings = settings
-        admission = Admission(settings.max_concurrent_rpcs, settings.max_watches)
+        calls, watches = settings.max_concurrent_rpcs, settings.max_watches
+        admission = CallAdmission(calls, watches, adaptive=settings.adaptive_limit)
         self._pipeline = Pipeline(verifier, admission)
+        # gRPC's own limit would refuse the questions after our health, too; it is only for a
+        # flood of calls that come faster than admission can turn them away.
         self._server = grpc.aio.server(
             options=options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + settings.max_watches,
+            maximum_concurrent_rpcs=2 * calls + watches + FLOOD,
         )
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []

@@ -44,8 +44,12 @@ class ServiceSettings(BaseSettings):
     """Least severe log line that is written."""
     log_format: str = Field("json", pattern="^(json|console)$")
     """`json`, one object a line, or `console`, for people."""
-    max_concurrent_rpcs: int = Field(200, ge=1)
-    """Calls served at once; one more is refused with SERVICE_BUSY."""
+    max_concurrent_rpcs: int = Field(500, ge=1)
+    """Calls served at once, at most; one more waits for a moment and is then refused with
+    SERVICE_BUSY. Fewer are served while answers or searches come later than they should."""
+    adaptive_limit: bool = True
+    """Whether fewer calls are served at once while they come too late; `false` keeps to
+    `max_concurrent_rpcs`."""
     max_watches: int = Field(0, ge=0)
     """Streams that only wait for changes (`Watch...`) served beside those calls; one more is
     refused with SERVICE_BUSY. 0 counts them as calls."""

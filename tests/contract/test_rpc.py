@@ -7,6 +7,7 @@ calls; the servicer is the test's own.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from meshkit import context, deadline
 from meshkit.channel import MeshChannel, streaming
 from meshkit.context import RequestContext, acting_as
 from meshkit.errors import (
+    Busy,
     DeadlineExceeded,
     Internal,
     InvalidInput,
-    LimitExceeded,
     MeshError,
     NotFound,
     Unauthenticated,
@@ -293,17 +294,52 @@ async def test_one_call_too_many_is_refused_and_the_rest_goes_on(
     keys: Path, echo: Echo, caller: RequestContext
 ) -> None:
     server = await open_server(keys, echo, max_concurrent_rpcs=2, drain_seconds=1)
-    # The health watch of the channel is a call too, so one more fits beside it.
     async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
         stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
         with acting_as(caller):
-            first = asyncio.ensure_future(stub.CheckInput(ask("wait")))
-            await echo.entered.wait()
-            error = await failure(stub.CheckInput(ask("who")))
-            assert (type(error), error.reason) == (LimitExceeded, "SERVICE_BUSY")
+            served = [asyncio.ensure_future(stub.CheckInput(ask("wait"))) for _ in range(2)]
+            async with asyncio.timeout(30):
+                while echo.calls < 2:
+                    await asyncio.sleep(0.01)
+            refused = await asyncio.gather(*(failure(stub.CheckInput(ask("x"))) for _ in range(20)))
+            for error in refused:
+                assert (type(error), error.reason) == (Busy, "SERVICE_BUSY")
+                assert error.metadata["request_id"] == "req_1"
+                assert error.retry_after is not None
+                assert error.retry_after >= 1
+            # Whoever asks after the health of a server that is full gets an answer.
+            health = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=30
+            )
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
             echo.leave.set()
-            assert (await first).text == "prj_1"
+            for call in served:
+                assert (await call).text == "prj_1"
+            assert (await stub.CheckInput(ask("who"))).text == "prj_1"
     await server.drain()
+
+
+async def test_a_refused_call_is_not_made_again_behind_its_callers_back(
+    keys: Path,
+    echo: Echo,
+    caller: RequestContext,
+    spans: InMemorySpanExporter,
+) -> None:
+    server = await open_server(keys, echo, max_concurrent_rpcs=1, drain_seconds=1)
+    async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
+        stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
+        with acting_as(caller):
+            served = asyncio.ensure_future(stub.CheckInput(ask("wait")))
+            await echo.entered.wait()
+            await asyncio.gather(*(failure(stub.CheckInput(ask("x"))) for _ in range(10)))
+            echo.leave.set()
+            await served
+    await server.drain()
+    # One span of the server for each call: retries would have spans of their own there.
+    assert Counter(span.kind.name for span in await finished(spans, 22)) == {
+        "CLIENT": 11,
+        "SERVER": 11,
+    }
 
 
 async def test_a_call_in_flight_ends_before_the_server_stops(

@@ -39,7 +39,7 @@ def test_a_status_of_another_domain_is_not_taken_for_ours() -> None:
     [
         (grpc.StatusCode.UNAVAILABLE, errors.Unavailable, "SERVICE_UNAVAILABLE"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineExceeded, "DEADLINE_EXCEEDED"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.LimitExceeded, "SERVICE_BUSY"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.Busy, "SERVICE_BUSY"),
         (grpc.StatusCode.UNKNOWN, errors.Internal, "UNKNOWN"),
     ],
 )

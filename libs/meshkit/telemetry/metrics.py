@@ -24,3 +24,17 @@ client_duration = meter.create_histogram(
 server_active = meter.create_up_down_counter(
     "rpc.server.active", unit="{call}", description="Calls being served."
 )
+admission_limit = meter.create_gauge(
+    "citemesh.admission.limit",
+    unit="{unit}",
+    description="Units that requests may take at once; it follows the time that they take.",
+)
+admission_waited = meter.create_histogram(
+    "citemesh.admission.waited",
+    unit="s",
+    description="Wait for a place, of requests that had to wait.",
+    explicit_bucket_boundaries_advisory=_BOUNDARIES,
+)
+admission_refused = meter.create_counter(
+    "citemesh.admission.refused", unit="{request}", description="Requests turned away, by kind."
+)

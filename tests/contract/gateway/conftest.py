@@ -19,6 +19,7 @@ from citemesh.operations import v1 as operations_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway.__main__ import listen
 from gateway.__main__ import server as http_server
+from gateway.admission import admission
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
 from gateway.contexts import Contexts
@@ -221,6 +222,8 @@ async def backend(keyring: Path) -> AsyncIterator[tuple[Services, str]]:
     settings = GatewaySettings.model_construct(
         listen="127.0.0.1:0",
         max_concurrent_rpcs=100,
+        max_watches=0,
+        adaptive_limit=False,
         max_connection_age_seconds=300,
         drain_seconds=1,
     )
@@ -257,6 +260,7 @@ async def run_gateway(
         keys=keys,
         authenticator=Authenticator(keys, projects, limits, tokens, settings.key_cache_seconds),
         limits=limits,
+        admission=admission(settings),
         operations=operations,
         ingestion=ingestion_v1.IngestionServiceAsyncStub(channels[0]),
         retrieval=retrieval_v1.RetrievalServiceAsyncStub(channels[1]),

@@ -84,7 +84,8 @@ def test_every_route_under_v1_is_guarded() -> None:
     assert len(routes) > 15
     for route in routes:
         assert isinstance(route, GuardedRoute), route.path
-        scope, seconds = route.endpoint.required  # type: ignore[attr-defined]
+        required = route.endpoint.required  # type: ignore[attr-defined]
+        scope, seconds = required.scope, required.seconds
         assert scope in {"read", "write", "admin"}
         assert getattr(GatewaySettings(), seconds) > 0
 
