@@ -7,13 +7,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from meshkit.components import RUNTIME_ROLES
 from meshkit.supervisor.postgres import DATABASE, RunningPostgres, create_database
+from meshkit.supervisor.postgres.cluster import SUPERUSER
 from tests.simulated import RunningSimulator
 
 # What a session starts once and several files use: the tests below each of these go to one
@@ -35,20 +37,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (*SHARED, group(item)).index(group(item)))
 
 
+ALONE = "citemesh_alone"
+"""A copy of the migrated database, for tests about all projects of a mesh."""
+
+
 @dataclass(frozen=True, slots=True)
 class MigratedPostgres:
     """An embedded Postgres with the database, roles and schemas of the mesh."""
 
     running: RunningPostgres
+    database: str = DATABASE
 
     def dsn(self, service: str) -> str:
         """URL of a service's runtime role: `postgres.dsn("retrieval")`."""
-        return self.running.cluster.dsn(f"citemesh_{service}")
+        return self.running.cluster.dsn(f"citemesh_{service}", self.database)
 
     @property
     def owner_dsn(self) -> str:
         """URL of the superuser on the same database: sees every row."""
-        return self.running.cluster.admin_dsn
+        return self.running.cluster.dsn(SUPERUSER, self.database)
+
+    @property
+    def alone(self) -> MigratedPostgres:
+        """The second database of the same Postgres; who uses it finds and leaves it empty."""
+        return replace(self, database=ALONE)
 
     @property
     def pid(self) -> int:
@@ -81,6 +93,9 @@ def postgres(scratch: Path) -> Iterator[MigratedPostgres]:
             await create_database(cluster.maintenance_dsn, DATABASE)
             await bootstrap(cluster.admin_dsn, cluster.passwords)
             await migrate(cluster.admin_dsn)
+            connection = await asyncpg.connect(cluster.maintenance_dsn)
+            await connection.execute(f"CREATE DATABASE {ALONE} TEMPLATE {DATABASE}")
+            await connection.close()
 
         asyncio.run(prepare())
         yield MigratedPostgres(running)

@@ -103,7 +103,7 @@ COMPONENTS: tuple[Component, ...] = (
         grpc_service="citemesh.retrieval.v1.RetrievalService",
         schemas=(Schema("retrieval", "services.retrieval.migrations"),),
         signs=True,
-        calls=("embedding", "rerank"),
+        calls=("embedding", "embedding_bulk", "rerank"),
     ),
     Component(
         name="ingestion",

@@ -33,6 +33,7 @@ class SpaceDirectory:
         self._registry = registry
         self._embedders = dict(embedders)
         self._active = ""
+        self._standbys: tuple[str, ...] = ()
 
     async def open(self) -> None:
         """Registers this process's spaces.
@@ -62,6 +63,10 @@ class SpaceDirectory:
             )
         return embedder
 
+    def standbys(self) -> Sequence[Embedder]:
+        """Who can stand in for the active space, in the order of the setting."""
+        return [self._embedders[name] for name in self._embedders if name in self._standbys]
+
     async def all(self) -> list[Space]:
         """Every registered space, the active one first, then by age."""
         spaces = await self._registry.all()
@@ -71,6 +76,13 @@ class SpaceDirectory:
     async def create(self, name: str) -> Space:
         """Registers a configured space; see `SpaceRegistry.create`."""
         return await self._registry.create(self.resolve(name).identity)
+
+    async def set_state(self, name: str, state: SpaceState) -> Space:
+        """Says whether a space is filled; see `SpaceRegistry.set_state`."""
+        space = await self._registry.set_state(name, state)
+        await self.all()
+        log.info("space changed", space=name, state=state.value)
+        return space
 
     async def switch(self, name: str, request_id: str) -> tuple[Space, Space]:
         """Makes a configured space the active one; see `SpaceRegistry.switch`."""
@@ -98,3 +110,6 @@ class SpaceDirectory:
         if self._active and found != self._active:
             log.info("active space changed", active=found, previous=self._active)
         self._active = found
+        self._standbys = tuple(
+            space.identity.name for space in spaces if space.state is SpaceState.STANDBY
+        )

@@ -50,6 +50,11 @@ class Embedder(Protocol):
         """Whether asking Postgres for a vector is cheaper than computing it."""
         ...
 
+    @property
+    def micro_usd_per_million_tokens(self) -> int:
+        """What it costs; 0 for a model that runs here."""
+        ...
+
     def estimate_micro_usd(self, texts: Sequence[str]) -> int:
         """At most what embedding these texts costs, in millionths of a US dollar."""
         ...

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from meshkit import context
-from meshkit.errors import Internal, InvalidInput
+from meshkit import context, deadline
+from meshkit.errors import BudgetExhausted, Internal, InvalidInput, MeshError
+from meshkit.logging import logger
 from meshkit.providers.errors import MalformedResponse, ProviderError
 from meshkit.telemetry import meter, span
 from meshkit.usage import Budget, Spend
@@ -21,7 +23,11 @@ from services.embedding.spaces import Identity
 from services.embedding.stored_vectors import StoredVectors
 from services.embedding.vectors import Vectors, checked
 
+log = logger(__name__)
+
 STAGE = "embed"
+ACTIVE_SHARE = 0.6
+"""Of the time left, what a question gives the active space before another one stands in."""
 
 _texts = meter.create_counter(
     "citemesh.embedding.texts", unit="{text}", description="Texts embedded, by where from."
@@ -74,13 +80,12 @@ class Embedding:
     ) -> Result:
         """Embeds texts for the project of the current request.
 
-        Only questions are cached. They come again; a chunk comes once, and its vector
-        is kept in the index anyway.
-
         Args:
             texts: What to embed.
             task: Whether they are questions or documents.
-            space: Name of the space; empty means the active one.
+            space: Name of the space; empty means the active one, and for questions
+                a standby space when that one fails. A document belongs into every
+                space, so nothing stands in there.
             bypass_cache: Neither read nor write a cache.
 
         Raises:
@@ -90,6 +95,41 @@ class Embedding:
             BudgetExhausted, Unavailable: the budget or the provider.
         """
         embedder = self._directory.resolve(space)
+        standbys = () if space or task is Task.DOCUMENT else self._directory.standbys()
+        if not standbys:
+            return await self._embed(embedder, texts, task, bypass_cache)
+        try:
+            with _share_of_time(ACTIVE_SHARE):
+                return await self._embed(embedder, texts, task, bypass_cache)
+        except (BudgetExhausted, InvalidInput):
+            raise
+        except MeshError as error:
+            failed = error
+        for standby in standbys:
+            try:
+                found = await self._embed(standby, texts, task, bypass_cache)
+            except MeshError as error:
+                log.warning(
+                    "standby space failed", space=standby.identity.name, reason=error.reason
+                )
+                continue
+            log.warning(
+                "a standby space stood in",
+                space=found.identity.name,
+                active=embedder.identity.name,
+                reason=failed.reason,
+            )
+            return found
+        raise failed
+
+    async def _embed(
+        self, embedder: Embedder, texts: Sequence[str], task: Task, bypass_cache: bool
+    ) -> Result:
+        """Embeds in one space.
+
+        Only questions are cached. They come again; a chunk comes once, and its vector
+        is kept in the index anyway.
+        """
         most = embedder.limits.max_texts_per_call
         if len(texts) > most:
             raise InvalidInput(
@@ -186,6 +226,17 @@ async def _embedded(embedder: Embedder, texts: Sequence[str], task: Task, spend:
             f"{error.target.provider} returned vectors that space {embedder.identity.name} cannot "
             "hold; they were not used.",
         ) from None
+
+
+@contextmanager
+def _share_of_time(share: float) -> Iterator[None]:
+    """Inside the block a share of what is left of the request's time."""
+    left = deadline.remaining()
+    if left is None:
+        yield
+    else:
+        with deadline.within(left * share):
+            yield
 
 
 def _keys(space: str, task: Task, texts: Sequence[str]) -> list[CacheKey]:

@@ -25,6 +25,7 @@ class GeminiEmbedder:
     def __init__(self, name: SpaceName, model: Model, client: gemini.Client, gate: Gate) -> None:
         self.identity = api.identity(name, model, *TASKS.values())
         self.limits = api.limits(model)
+        self.micro_usd_per_million_tokens = model.cost_micro_usd(input_tokens=1_000_000)
         self._model = model
         self._client = client
         self._gate = gate

@@ -56,6 +56,8 @@ class LocalEmbedder:
             long as asking Postgres.
     """
 
+    micro_usd_per_million_tokens = 0
+
     def __init__(
         self,
         name: SpaceName,

@@ -11,6 +11,7 @@ from services.embedding.spaces import (
     Identity,
     Space,
     SpaceState,
+    check_fit_to_serve,
     check_registered,
     check_same,
     first_states,
@@ -62,6 +63,24 @@ class SpaceRegistry:
             check_same(space.identity, identity)
             return space
 
+    async def set_state(self, name: str, state: SpaceState) -> Space:
+        """Says whether a space is filled; the active one is never set, only switched.
+
+        Raises:
+            NotFound: SPACE_UNKNOWN.
+            Precondition: SPACE_IN_USE: it is the active one.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", START_LOCK)
+            if (await _one(connection, name)).state is SpaceState.ACTIVE:
+                raise Precondition(
+                    "SPACE_IN_USE", f"Space {name} is the active one; switch to another one first."
+                )
+            await connection.execute(
+                "UPDATE embedding.space SET state = $2 WHERE name = $1", name, state.value
+            )
+            return await _one(connection, name)
+
     async def switch(self, name: str, request_id: str) -> tuple[Space, Space]:
         """Makes a space the active one; returns it and the one that was active before.
 
@@ -69,7 +88,7 @@ class SpaceRegistry:
 
         Raises:
             NotFound: SPACE_UNKNOWN.
-            Precondition: SPACE_RETIRED, or SPACE_ALREADY_ACTIVE.
+            Precondition: SPACE_INCOMPLETE, SPACE_RETIRED, or SPACE_ALREADY_ACTIVE.
             Conflict: REQUEST_ID_REUSED: it named another space before.
         """
         async with self._database.connection() as connection, connection.transaction():
@@ -85,13 +104,7 @@ class SpaceRegistry:
                         f"This request_id already switched to {done['name']}; use a new one.",
                     )
                 return await _one(connection, name), await _one(connection, done["previous"])
-            space = await _one(connection, name)
-            if space.state is SpaceState.RETIRED:
-                raise Precondition("SPACE_RETIRED", f"Space {name} is retired and is not filled.")
-            if space.state is SpaceState.ACTIVE:
-                raise Precondition(
-                    "SPACE_ALREADY_ACTIVE", f"Space {name} is the active one already."
-                )
+            check_fit_to_serve(await _one(connection, name))
             previous = await connection.fetchval(
                 "UPDATE embedding.space SET state = 'standby' WHERE state = 'active' RETURNING name"
             )

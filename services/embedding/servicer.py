@@ -50,6 +50,7 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
                 estimated=result.estimated,
             ),
             cached_count=result.cached_count,
+            space_version=result.identity.version,
         )
 
     async def ListSpaces(
@@ -67,6 +68,16 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
         require_scope(ADMIN, INTERNAL)
         return v1.CreateSpaceResponse(
             space=self._message(await self._directory.create(request.name))
+        )
+
+    async def SetSpaceState(
+        self, request: v1.SetSpaceStateRequest, _context: Any
+    ) -> v1.SetSpaceStateResponse:
+        """Says whether a space is filled."""
+        require_scope(INTERNAL)
+        state = next(ours for ours, theirs in STATES.items() if theirs == request.state)
+        return v1.SetSpaceStateResponse(
+            space=self._message(await self._directory.set_state(request.name, state))
         )
 
     async def SwitchSpace(
@@ -106,4 +117,5 @@ class EmbeddingServicer(v1.EmbeddingServiceServicer):
             message.limits.max_texts_per_call = embedder.limits.max_texts_per_call
             message.limits.max_tokens_per_text = embedder.limits.max_tokens_per_text
             message.limits.tokens_per_minute = embedder.limits.tokens_per_minute
+            message.micro_usd_per_million_tokens = embedder.micro_usd_per_million_tokens
         return message

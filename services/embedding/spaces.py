@@ -127,8 +127,29 @@ def check_registered(registered: Sequence[Space], configured: Mapping[str, Ident
                 "SPACE_NOT_CONFIGURED",
                 f"The active space is {space.identity.name}, but CITEMESH_EMBEDDING_SPACES names "
                 f"{', '.join(configured)}. Name the active one too; when the new one is filled, "
-                "SwitchSpace makes it the active one.",
+                "`citemesh reindex --space NAME --switch` makes it the active one.",
             )
+
+
+def check_fit_to_serve(space: Space) -> None:
+    """Refuses to make a space the active one that is not filled, or is it already.
+
+    Raises:
+        Precondition: SPACE_INCOMPLETE, SPACE_RETIRED or SPACE_ALREADY_ACTIVE.
+    """
+    name = space.identity.name
+    match space.state:
+        case SpaceState.BUILDING:
+            raise Precondition(
+                "SPACE_INCOMPLETE",
+                f"Space {name} is not filled yet; `citemesh reindex --space {name}` fills it.",
+            )
+        case SpaceState.RETIRED:
+            raise Precondition("SPACE_RETIRED", f"Space {name} is retired and is not filled.")
+        case SpaceState.ACTIVE:
+            raise Precondition("SPACE_ALREADY_ACTIVE", f"Space {name} is the active one already.")
+        case SpaceState.STANDBY:
+            return
 
 
 def first_states(configured: Sequence[str], *, any_active: bool) -> dict[str, SpaceState]:

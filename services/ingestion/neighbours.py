@@ -36,6 +36,8 @@ class Vectors:
 
     space: str
     values: Sequence[Sequence[float]]
+    space_version: str = ""
+    """Fingerprint of the space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Neighbours:
                 embedding_v1.ListSpacesRequest(), timeout=SCAN_SECONDS
             )
         for space in response.spaces:
+            if space.state == embedding_v1.SPACE_STATE_RETIRED:
+                continue
             active = space.state == embedding_v1.SPACE_STATE_ACTIVE
             if space.name == job.space or (active and not job.space):
                 limits = space.limits
@@ -116,7 +120,8 @@ class Neighbours:
                 "VECTOR_INVALID",
                 f"{len(response.vectors)} vectors came back for {len(chunks)} texts.",
             )
-        return Vectors(response.space, [vector.values for vector in response.vectors])
+        values = [vector.values for vector in response.vectors]
+        return Vectors(response.space, values, response.space_version)
 
     async def scan(self, job: Job, chunks: Sequence[Chunk]) -> list[list[str]]:
         """Names of the injection rules each chunk offends; empty for a clean one."""
@@ -137,6 +142,7 @@ class Neighbours:
         request = retrieval_v1.IndexChunksRequest(
             document=_version(job),
             space=vectors.space,
+            space_version=vectors.space_version,
             chunks=[
                 _chunk(chunk, values, found)
                 for chunk, values, found in zip(chunks, vectors.values, flags, strict=True)

@@ -243,7 +243,7 @@ class Worker:
             await self._fail(job, error.reason, error.detail)
         elif isinstance(error, Infected):
             await self._quarantine(job, str(error))
-        elif isinstance(error, PlanChanged):
+        elif isinstance(error, PlanChanged) or _outlived(error):
             await self._close(job, lambda: queue.restart(job), "restarted as a new version")
         elif isinstance(error, ChunksMissing):
             log.error("retrieval has lost chunks", **names)
@@ -326,6 +326,11 @@ class Worker:
 def _of_the_text(error: MeshError) -> bool:
     """Whether a model gave garbage for the text: it would again."""
     return error.reason == "VECTOR_INVALID"
+
+
+def _outlived(error: Exception) -> bool:
+    """Whether the space of the chunks was retired: they are embedded anew in the active one."""
+    return isinstance(error, MeshError) and error.reason == "SPACE_RETIRED"
 
 
 def _removed(error: Exception) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from datetime import timedelta
 
 from citemesh.embedding import v1 as embedding_v1
@@ -14,6 +16,10 @@ from meshkit.logging import logger
 from meshkit.process import Process, run
 from meshkit.settings import SettingsInvalid
 from services.retrieval import garbage
+from services.retrieval.filling.filler import Filler, FillingPolicy
+from services.retrieval.filling.lives import SpaceLives
+from services.retrieval.filling.registry import EmbeddingSpaces
+from services.retrieval.filling.work import SpaceWork
 from services.retrieval.lexical.opening import open_lexical
 from services.retrieval.outbox import LexicalProjection
 from services.retrieval.rebuild import Rebuilds
@@ -29,6 +35,8 @@ log = logger(__name__)
 
 KEEP_SECONDS = 5.0
 """How often it is looked whether the lexical index is there."""
+FIRST_LOOK_SECONDS = 0.2
+"""How often the embedding service is asked for its spaces until it has answered."""
 
 
 async def start(process: Process[RetrievalSettings]) -> None:
@@ -52,8 +60,25 @@ async def start(process: Process[RetrievalSettings]) -> None:
     reconciler = Reconciler(database, projection)
     spaces = SpaceTables(database)
     await asyncio.to_thread(language.warm)
-    outbox_work, garbage_work = asyncio.Event(), asyncio.Event()
-    corpus = Corpus(database, spaces, projection, (outbox_work, garbage_work))
+    outbox_work, garbage_work, space_work = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    corpus = Corpus(database, spaces, projection, (outbox_work, garbage_work, space_work))
+    bulk = embedding_v1.EmbeddingServiceAsyncStub(process.channel("embedding_bulk"))
+    service = EmbeddingSpaces(bulk, embedding, process.signer())
+    lives = SpaceLives(database, spaces, service, space_work, settings.standby_unasked_chunks)
+    filler = Filler(
+        SpaceWork(
+            database,
+            f"{socket.gethostname()}/{os.getpid()}",
+            timedelta(seconds=settings.space_lease_seconds),
+        ),
+        service,
+        FillingPolicy(
+            batch=settings.space_batch,
+            parallel=settings.space_parallel,
+            lease_seconds=settings.space_lease_seconds,
+            poll_seconds=settings.space_poll_seconds,
+        ),
+    )
     searcher = Searcher(
         settings, database, spaces, projection, EmbeddingService(embedding), RerankService(rerank)
     )
@@ -69,10 +94,12 @@ async def start(process: Process[RetrievalSettings]) -> None:
             remember_requests=timedelta(days=settings.request_memory_days),
         ),
     )
+    process.background("spaces", lives.keep(FIRST_LOOK_SECONDS, settings.space_refresh_seconds))
+    process.background("filling spaces", filler.run(space_work))
     process.background("reconciler", reconciler.run(settings.reconcile_hours * 3600))
     process.serve(
         v1.add_RetrievalServiceServicer_to_server,
-        RetrievalServicer(database, searcher, corpus, rebuilds, reconciler),
+        RetrievalServicer(database, searcher, corpus, rebuilds, reconciler, lives),
     )
 
 

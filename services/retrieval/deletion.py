@@ -17,10 +17,13 @@ BESIDE_CHUNKS = (
     "applied_request",
     "project_state",
     "lexical_outbox",
+    "space_work",
 )
 """Tables with project rows that a receipt does not count; retired versions go first."""
 PURGE_LOCK = 0x72707267
 """First key of the lock; advisory locks are of the whole database, so each owner has its own."""
+HOLD_SPACES = "SELECT pg_advisory_xact_lock_shared(1936744803, 0)"
+"""No space is dropped before the transaction ends; the lock is `SPACES` of migration 0010."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ async def purge_project(database: Database, project_id: str) -> Purge:
             "INSERT INTO retrieval.purged_project (project_id) VALUES ($1) ON CONFLICT DO NOTHING",
             project_id,
         )
+        await connection.execute(HOLD_SPACES)
         await _delete(connection, "retired_version", project_id)
         for table in await _dense_tables(connection):
             await _delete(connection, table, project_id)
@@ -67,6 +71,11 @@ async def hold_off_purge(connection: Connection, project_id: str) -> None:
 
 async def delete_chunks(connection: Connection, keys: Sequence[int]) -> None:
     """Deletes chunks of the connection's project with their vectors in every space."""
+    await connection.execute(HOLD_SPACES)
+    # A vector that a filler is about to write is waited for, and found below.
+    await connection.execute(
+        "SELECT FROM retrieval.chunk WHERE id = ANY ($1) ORDER BY id FOR UPDATE", keys
+    )
     for table in await _dense_tables(connection):
         statement = f"DELETE FROM retrieval.{table} WHERE chunk_key = ANY ($1)"  # noqa: S608
         await connection.execute(statement, keys)

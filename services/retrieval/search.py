@@ -16,7 +16,7 @@ import numpy as np
 
 from meshkit import language
 from meshkit.database.pool import Database
-from meshkit.errors import BudgetExhausted, Unavailable
+from meshkit.errors import BudgetExhausted, Precondition, Unavailable
 from meshkit.language import Language
 from meshkit.logging import logger
 from meshkit.telemetry import span
@@ -35,7 +35,7 @@ from services.retrieval.outbox import LexicalProjection
 from services.retrieval.passages import Filter, Mode
 from services.retrieval.reranking import Reranked, Reranking
 from services.retrieval.settings import RetrievalSettings
-from services.retrieval.spaces import SpaceTables, check_vectors
+from services.retrieval.spaces import Place, SpaceTables, check_vectors
 from services.retrieval.stages import SURVIVABLE, Run, share_of_deadline
 from services.retrieval.trust import certainty, dense_trust
 from services.retrieval.upstream import Embedder, ModelUsage, QueryVector, Reranker
@@ -273,12 +273,12 @@ class Searcher:
         started = time.perf_counter()
         try:
             with span("retrieval.dense"):
-                number = await self._spaces.find(vector.space) if vector else None
+                place = await self._place(viewer, query, vector) if vector else None
                 found = await fetch_candidates(
                     self._database,
                     viewer,
                     wanted,
-                    space_number=number,
+                    space_number=place.number if place else None,
                     vector=vector.vector if vector else None,
                     lexical_keys=lexical.keys if lexical else [],
                 )
@@ -286,10 +286,23 @@ class Searcher:
             raise _unavailable() from error
         finally:
             run.took("dense", started)
-        if vector is not None and number is None and found.lexical_keys:
-            # Words find passages and the space holds none: it was never filled.
+        if vector is not None and place is None and found.lexical_keys:
+            # Words find passages and the space cannot: it is not filled.
             run.degraded.append("dense")
+        elif place is not None and place.standby:
+            run.degraded.append("dense_standby")
         return found
+
+    async def _place(self, viewer: Viewer, query: Query, vector: QueryVector) -> Place | None:
+        """Where the query's vector is compared; nowhere in a space that another model filled."""
+        try:
+            return await self._spaces.place(vector.space, vector.version, viewer.project_id)
+        except Precondition as error:
+            if query.vector is not None:
+                raise
+            # The mesh's own fault, not the caller's: words still answer.
+            log.error("a query's vector is of another model", detail=error.detail)
+            return None
 
     def _fuse(
         self, plan: _Plan, weights: _Weights, candidates: Candidates, lexical: LexicalHits | None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from citemesh.embedding import v1 as embedding_v1
 from citemesh.retrieval import v1
 from citemesh.usage import v1 as usage_v1
 from meshkit.context import ADMIN, INTERNAL, READ, RequestContext, require_scope
@@ -16,6 +17,8 @@ from meshkit.database.pool import Database
 from meshkit.errors import InvalidInput, PermissionDenied
 from services.retrieval import reading
 from services.retrieval.candidates import Viewer
+from services.retrieval.filling.lives import IndexedSpace, SpaceLives
+from services.retrieval.filling.registry import SpaceState
 from services.retrieval.fusion import Fusion
 from services.retrieval.hits import Hit
 from services.retrieval.passages import (
@@ -45,6 +48,12 @@ MODES = {
     v1.SEARCH_MODE_DENSE: Mode.DENSE,
     v1.SEARCH_MODE_LEXICAL: Mode.LEXICAL,
 }
+STATES = {
+    SpaceState.BUILDING: embedding_v1.SPACE_STATE_BUILDING,
+    SpaceState.ACTIVE: embedding_v1.SPACE_STATE_ACTIVE,
+    SpaceState.STANDBY: embedding_v1.SPACE_STATE_STANDBY,
+    SpaceState.RETIRED: embedding_v1.SPACE_STATE_RETIRED,
+}
 FUSIONS = {
     v1.FUSION_METHOD_UNSPECIFIED: None,
     v1.FUSION_METHOD_RRF: Fusion.RRF,
@@ -62,12 +71,14 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         corpus: Corpus,
         rebuilds: Rebuilds,
         reconciler: Reconciler,
+        lives: SpaceLives,
     ) -> None:
         self._database = database
         self._searcher = searcher
         self._corpus = corpus
         self._rebuilds = rebuilds
         self._reconciler = reconciler
+        self._lives = lives
 
     async def IndexChunks(self, request: v1.IndexChunksRequest, _: Any) -> v1.IndexChunksResponse:
         """Writes a batch of chunks of a version that is not live."""
@@ -78,6 +89,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             request.space,
             [_draft(chunk) for chunk in request.chunks],
             _vectors(request.chunks, request.space),
+            space_version=request.space_version,
         )
         return v1.IndexChunksResponse(stored_count=stored)
 
@@ -163,6 +175,35 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
         tell(findings)
         return _findings(findings)
 
+    async def ListIndexedSpaces(
+        self, request: v1.ListIndexedSpacesRequest, _: Any
+    ) -> v1.ListIndexedSpacesResponse:
+        """Every space with what is filled of it."""
+        require_scope(ADMIN, INTERNAL)
+        found = await self._lives.describe(request.space, estimate=request.estimate)
+        return v1.ListIndexedSpacesResponse(spaces=[_space(space) for space in found])
+
+    async def BuildSpace(self, request: v1.BuildSpaceRequest, _: Any) -> v1.BuildSpaceResponse:
+        """Begins or resumes filling a space."""
+        require_scope(ADMIN, INTERNAL)
+        return v1.BuildSpaceResponse(space=_space(await self._lives.build(request.space)))
+
+    async def PauseSpace(self, request: v1.PauseSpaceRequest, _: Any) -> v1.PauseSpaceResponse:
+        """Stops filling a space."""
+        require_scope(ADMIN, INTERNAL)
+        return v1.PauseSpaceResponse(space=_space(await self._lives.pause(request.space)))
+
+    async def SwitchSpace(self, request: v1.SwitchSpaceRequest, _: Any) -> v1.SwitchSpaceResponse:
+        """Makes a filled space the active one."""
+        require_scope(ADMIN, INTERNAL)
+        active, previous, count = await self._lives.switch(request.space, request.request_id)
+        return v1.SwitchSpaceResponse(active=active, previous=previous, chunk_count=count)
+
+    async def DropSpace(self, request: v1.DropSpaceRequest, _: Any) -> v1.DropSpaceResponse:
+        """Retires a space and drops its vectors."""
+        require_scope(ADMIN, INTERNAL)
+        return v1.DropSpaceResponse(bytes=await self._lives.drop(request.space))
+
     async def PurgeProject(
         self, request: v1.PurgeProjectRequest, _: Any
     ) -> v1.PurgeProjectResponse:
@@ -198,6 +239,26 @@ def _findings(found: Findings) -> v1.ReconcileLexicalIndexResponse:
             for project, document in found.incomplete[:MOST_NAMED]
         ],
     )
+
+
+def _space(found: IndexedSpace) -> v1.IndexedSpace:
+    message = v1.IndexedSpace(
+        name=found.name,
+        state=STATES[found.state],
+        followed=found.followed,
+        paused=found.paused,
+        chunk_count=found.live,
+        pending_count=found.pending,
+        stuck_count=found.stuck,
+        trouble=found.trouble,
+        bytes=found.bytes,
+    )
+    if (estimate := found.estimate) is not None:
+        message.estimated_tokens = estimate.tokens
+        message.estimated_cost_micro_usd = estimate.micro_usd
+        message.estimated_bytes = estimate.bytes
+        message.estimated_truncated_count = estimate.truncated
+    return message
 
 
 def _viewer(caller: RequestContext) -> Viewer:
@@ -237,7 +298,11 @@ def _query(request: v1.SearchRequest) -> Query:
     restrict = request.filter
     vector = None
     if request.vector:
-        vector = QueryVector(np.array(request.vector, dtype=np.float32), request.space)
+        vector = QueryVector(
+            np.array(request.vector, dtype=np.float32),
+            request.space,
+            version=request.space_version,
+        )
     return Query(
         text=request.query,
         top_k=request.top_k or DEFAULT_TOP_K,

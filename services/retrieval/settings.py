@@ -72,5 +72,19 @@ class RetrievalSettings(ServiceSettings, service="retrieval"):
     """Chunks deleted in one transaction."""
     reconcile_hours: float = Field(6.0, gt=0)
     """How often the lexical index is compared with Postgres, beside once at every start."""
+    space_batch: int = Field(64, ge=1, le=256)
+    """Chunks of a call that fills an embedding space beside the active one; also the unit that a
+    killed process loses."""
+    space_parallel: int = Field(2, ge=1, le=64)
+    """Such calls at the same time, for each space."""
+    space_lease_seconds: float = Field(10.0, ge=1.0)
+    """How long a replica that fell silent goes on owning the filling of a space."""
+    space_poll_seconds: float = Field(2.0, gt=0)
+    """How often it is looked whether a space lacks something, when nobody says so."""
+    space_refresh_seconds: float = Field(5.0, gt=0)
+    """How often the embedding service is asked which space is active."""
+    standby_unasked_chunks: int = Field(1000, ge=0)
+    """A space set behind the active one is filled by itself, and stands by, while the corpus has
+    at most so many chunks; for more, `citemesh reindex --space` shows the cost first."""
     request_memory_days: float = Field(7.0, gt=0)
     """How long a request id is remembered."""

@@ -35,6 +35,8 @@ class QueryVector:
     """Shape (dimensions,)."""
     space: str
     usage: ModelUsage | None = None
+    version: str = ""
+    """Fingerprint of the space; empty when it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class EmbeddingService:
             vector=np.array(response.vectors[0].values, dtype=np.float32),
             space=response.space,
             usage=_usage(response.usage),
+            version=response.space_version,
         )
 
 

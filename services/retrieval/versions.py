@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from meshkit.database.pool import Connection, Database
-from meshkit.errors import Fenced, NotFound, Precondition
+from meshkit.errors import Fenced, NotFound, Precondition, Unavailable
 from services.retrieval.deletion import Purge, delete_chunks, hold_off_purge, purge_project
 from services.retrieval.lexical import VersionKey
 from services.retrieval.outbox import LexicalProjection
@@ -83,7 +83,7 @@ QUEUE = (
     "INSERT INTO retrieval.lexical_outbox (project_id, document_id, version) VALUES ($1, $2, $3)"
 )
 
-# Versions below $3 leave both indexes; their rows are collected in the background.
+# Versions below $3 leave all indexes; their rows are collected in the background.
 RETIRE = """
     WITH gone AS (
         SELECT DISTINCT version FROM retrieval.chunk
@@ -97,6 +97,9 @@ RETIRE = """
     ), queued AS (
         INSERT INTO retrieval.lexical_outbox (project_id, document_id, version)
         SELECT $1, $2, version FROM gone
+    ), unwanted AS (
+        DELETE FROM retrieval.space_work
+        WHERE project_id = $1 AND document_id = $2 AND version < $3
     )
     INSERT INTO retrieval.retired_version (project_id, document_id, version)
     SELECT $1, $2, version FROM gone
@@ -128,7 +131,7 @@ class Corpus:
         self._spaces = spaces
         self._projection = projection
         self._wake = wake
-        """Set when outbox and garbage have work."""
+        """Set when outbox, garbage and spaces may have work."""
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Batches of one document are written one after the other anyway: those that wait do so
         here, and not each with a connection and, should the process freeze, the row in turn."""
@@ -140,6 +143,8 @@ class Corpus:
         space: str,
         drafts: Sequence[ChunkDraft],
         vectors: Vectors,
+        *,
+        space_version: str = "",
     ) -> int:
         """Stores a batch of a version that is not live; returns how many chunks it has now.
 
@@ -149,16 +154,17 @@ class Corpus:
             space: Space of the vectors.
             drafts: The chunks, in any order.
             vectors: Shape (len(drafts), dimensions), in the order of `drafts`.
+            space_version: Fingerprint of the model they come from, if known.
 
         Raises:
             Fenced: FENCED, or VERSION_SUPERSEDED when a newer version is live.
-            Precondition: SPACE_MISMATCH or DOCUMENT_REMOVED.
+            Precondition: SPACE_MISMATCH, SPACE_RETIRED or DOCUMENT_REMOVED.
             NotFound: PROJECT_PURGED.
             InvalidInput: VECTOR_INVALID or CHUNK_INVALID.
         """
         check_texts(drafts)
         check_vectors(vectors, space)
-        number = await self._spaces.ensure(space)
+        number = await self._spaces.ensure(space, space_version)
         where = (project_id, version.document_id, version.version)
         turn = self._turns.setdefault((project_id, version.document_id), asyncio.Lock())
         async with turn, self._database.project(project_id) as connection:
@@ -184,6 +190,8 @@ class Corpus:
             Fenced: FENCED or VERSION_SUPERSEDED.
             Precondition: CHUNKS_MISSING or DOCUMENT_REMOVED.
             NotFound: PROJECT_PURGED.
+            Unavailable: VECTORS_PENDING: the active space has changed since the chunks were
+                embedded; theirs are on the way.
         """
         where = (project_id, version.document_id, version.version)
         async with self._database.project(project_id) as connection:
@@ -214,23 +222,40 @@ class Corpus:
         async with self._database.project(project_id) as connection:
             live = await _lock(connection, project_id, version)
             await _require(connection, where, chunk_count)
-            moved = await connection.fetchval(
-                "UPDATE retrieval.document d SET live_version = v.version, title = v.title, "
-                "labels = v.labels, allow = v.allow, media_type = v.media_type, "
-                "live_chunks = $4, activated_at = now() FROM retrieval.document_version v "
-                "WHERE d.project_id = $1 AND d.document_id = $2 AND v.project_id = $1 "
-                "AND v.document_id = $2 AND v.version = $3 RETURNING true",
-                *where,
-                chunk_count,
+            # Also what the version lacks in the spaces beside the active one is noted here.
+            pending = await connection.fetchval(
+                "SELECT retrieval.spread_version($1, $2, $3, $4)", *where, chunk_count
             )
-            if not moved:
-                # Another call removed what this one had staged.
-                raise Fenced("FENCED", "Another writer took over while the version was indexed.")
-            await connection.execute(RETIRE, *where)
-            epoch: int = await connection.fetchval(
-                BUMP_EPOCH, project_id, chunk_count - live["live_chunks"]
-            )
+            epoch = 0 if pending else await self._move(connection, where, live, chunk_count)
         self._wake_all()
+        if pending:
+            raise Unavailable(
+                "VECTORS_PENDING",
+                f"{pending} chunks have no vector in the active space yet; they are on the way.",
+                retry_after=1.0,
+            )
+        return epoch
+
+    async def _move(
+        self, connection: Connection, where: tuple[str, str, int], live: Any, chunk_count: int
+    ) -> int:
+        """Moves the live pointer; returns the corpus epoch."""
+        moved = await connection.fetchval(
+            "UPDATE retrieval.document d SET live_version = v.version, title = v.title, "
+            "labels = v.labels, allow = v.allow, media_type = v.media_type, "
+            "live_chunks = $4, activated_at = now() FROM retrieval.document_version v "
+            "WHERE d.project_id = $1 AND d.document_id = $2 AND v.project_id = $1 "
+            "AND v.document_id = $2 AND v.version = $3 RETURNING true",
+            *where,
+            chunk_count,
+        )
+        if not moved:
+            # Another call removed what this one had staged.
+            raise Fenced("FENCED", "Another writer took over while the version was indexed.")
+        await connection.execute(RETIRE, *where)
+        epoch: int = await connection.fetchval(
+            BUMP_EPOCH, where[0], chunk_count - live["live_chunks"]
+        )
         return epoch
 
     async def _drop_surplus(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import numpy as np
@@ -185,22 +186,28 @@ def project_id() -> str:
 
 
 @asynccontextmanager
-async def open_room(dsn: str, owner_dsn: str, directory: Path) -> AsyncIterator[Room]:
-    """A room over a migrated Postgres."""
+async def open_room(
+    dsn: str,
+    owner_dsn: str,
+    directory: Path,
+    embedder: Any = None,
+    wake: Sequence[asyncio.Event] = (),
+) -> AsyncIterator[Room]:
+    """A room over a migrated Postgres; `wake` is set when there may be work."""
     settings = RetrievalSettings()
     database = await Database.connect(dsn, role="citemesh_retrieval", size=6)
     owner = await asyncpg.connect(owner_dsn)
     home = await open_home(directory, database)
     projection = LexicalProjection(database, await open_index(home, database))
     spaces = SpaceTables(database)
-    embedder, reranker = Embedder(), Reranker()
+    embedder, reranker = embedder or Embedder(), Reranker()
     rebuilds = Rebuilds(home, database, projection)
     room = Room(
         database=database,
         projection=projection,
         home=home,
         spaces=spaces,
-        corpus=Corpus(database, spaces, projection),
+        corpus=Corpus(database, spaces, projection, wake),
         searcher=Searcher(settings, database, spaces, projection, embedder, reranker),
         rebuilds=rebuilds,
         embedder=embedder,

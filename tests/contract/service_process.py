@@ -47,7 +47,8 @@ class Keys:
     """Who may call: the gateway for a user, a service for itself."""
 
     def __init__(self, directory: Path) -> None:
-        create_keyring(directory, ["gateway", "ingestion"])
+        create_keyring(directory, ["gateway", "ingestion", "retrieval"])
+        self.directory = directory
         self.keyring = directory / "keyring.json"
         self._user = Signer.load(directory / "gateway.key")
         self._service = Signer.load(directory / "ingestion.key")
@@ -136,6 +137,7 @@ def _environment(
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "libs")]),
         "CITEMESH_DATABASE_URL": dsn,
         "CITEMESH_IDENTITY_KEYS": str(keys.keyring),
+        "CITEMESH_RETRIEVAL_SIGNING_KEY": str(keys.directory / "retrieval.key"),
         **own,
     }
 

@@ -206,7 +206,9 @@ async def test_old_versions_are_collected_in_batches(room: Room, project: str) -
         await room.add(project, "doc_1", texts, version=version)
     await room.settle()
     counts = "SELECT count(*), min(version) FROM retrieval.{} WHERE project_id = $1"
-    number = await room.spaces.find(SPACE)
+    table = await room.spaces.find(SPACE)
+    assert table is not None
+    number = table.number
     for table in ("chunk", f"dense_{number}"):
         row = await room.owner.fetchrow(counts.format(table), project)
         assert (row["count"], row["min"]) == (10, 3)
@@ -230,7 +232,9 @@ async def test_two_projects_never_mix_even_with_the_same_words(room: Room, proje
 
 async def test_the_runtime_role_sees_no_row_without_a_project(room: Room, project: str) -> None:
     await room.add(project, "doc_1", ["hidden"])
-    number = await room.spaces.find(SPACE)
+    table = await room.spaces.find(SPACE)
+    assert table is not None
+    number = table.number
     async with room.database.connection() as connection:
         for table in ("document", "chunk", "document_version", "project_state", f"dense_{number}"):
             assert await connection.fetchval(f"SELECT count(*) FROM retrieval.{table}") == 0

@@ -25,6 +25,7 @@ from tests.contract.service_process import DidNotStart, Keys, ServiceProcess, ru
 
 NOWHERE = {
     "CITEMESH_EMBEDDING_ADDRESS": "127.0.0.1:1",
+    "CITEMESH_EMBEDDING_BULK_ADDRESS": "127.0.0.1:1",
     "CITEMESH_RERANK_ADDRESS": "127.0.0.1:1",
 }
 

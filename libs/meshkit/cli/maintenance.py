@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meshkit.cli.failure import CommandFailed
 from meshkit.cli.options import AsJson, Data, Url
+from meshkit.cli.output import note
+from meshkit.cli.rpc import connected
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import citemesh
     from meshkit.cli.client import Target
 
 REBUILD_SECONDS = 3600.0
@@ -56,62 +53,72 @@ def migrate() -> None:
 def reindex(
     lexical: Lexical = False,
     space: Annotated[
-        str, typer.Option("--space", metavar="NAME", help="Rebuild the vector index of a space.")
+        str,
+        typer.Option("--space", metavar="NAME", help="Fill this embedding space, or resume."),
     ] = "",
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Make the space the active one once it is filled.")
+    ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Stop filling it; --space NAME goes on.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how far it is filled; without --space, all.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Show what filling it would cost.")
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Retire it and drop its vectors. Not the active one.")
+    ] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="Only rebuild its vector index, from its vectors.")
+    ] = False,
     memory_mb: Annotated[
-        int, typer.Option("--memory-mb", min=64, help="With --space: most memory of the build.")
+        int, typer.Option("--memory-mb", min=64, help="With --index: most memory of the build.")
     ] = 1024,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Whether to stay until it is filled.")
+    ] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     url: Url = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Rebuild an index; searches go on meanwhile.
+    """Rebuild an index, or fill an embedding space; searches go on meanwhile.
 
-    --lexical needs a key with the scope `admin`; --space needs CITEMESH_DATABASE_URL, or the
-    data of an embedded mesh that runs.
+    Needs a key with the scope `admin`; --index needs CITEMESH_DATABASE_URL, or the data of an
+    embedded mesh that runs.
     """
     import asyncio
 
+    from meshkit.cli import spaces
     from meshkit.cli.client import Target
 
-    if lexical == bool(space):
+    if lexical == bool(space or status):
         raise typer.BadParameter("say which index: --lexical or --space NAME", param_hint="reindex")
-    if space:
-        _reindex_space(space, memory_mb, data)
+    steps = {"--switch": switch, "--pause": pause, "--status": status, "--estimate": estimate}
+    asked = [name for name, given in (steps | {"--drop": drop, "--index": index}).items() if given]
+    if len(asked) > 1 or (lexical and asked):
+        raise typer.BadParameter(f"{', '.join(asked)} do not go together", param_hint="reindex")
+    if index:
+        spaces.rebuild_index(space, memory_mb, data)
         return
     target = Target.find(url, data)
-    chunks = asyncio.run(_rebuild_lexical(target))
-    print(f"The lexical index is rebuilt: {chunks} chunks.")
-
-
-def _reindex_space(space: str, memory_mb: int, data: Path | None) -> None:
-    import asyncio
-
-    import asyncpg
-
-    from meshkit.database.dense_index import SpaceUnknown, rebuild
-    from meshkit.database.migrate import MigrationBusy
-    from meshkit.supervisor.layout import DataDirectory
-    from meshkit.supervisor.postgres import Cluster, PostgresError
-
-    url = os.environ.get("CITEMESH_DATABASE_URL", "")
-    try:
-        url = url or Cluster.attach(DataDirectory.at(data).postgres).admin_dsn
-        done = asyncio.run(rebuild(url, space, most_memory=memory_mb * 1024 * 1024))
-    except SpaceUnknown as error:
-        raise CommandFailed(str(error), "SPACE_UNKNOWN") from error
-    except PostgresError as error:
-        raise CommandFailed(error.detail, error.reason) from error
-    except MigrationBusy as error:
-        raise CommandFailed(str(error), "MIGRATION_BUSY") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        # The error's own text may repeat the URL; its kind is enough.
-        raise CommandFailed(
-            f"The database refused the rebuild ({type(error).__name__}).", "REINDEX_FAILED"
-        ) from error
-    print(
-        f"{done.index} is rebuilt over {done.rows} rows in {done.seconds:.1f} s: "
-        f"{done.bytes_before / 1e6:.1f} MB before, {done.bytes_after / 1e6:.1f} MB now."
-    )
+    if lexical:
+        chunks = asyncio.run(_rebuild_lexical(target))
+        print(f"The lexical index is rebuilt: {chunks} chunks.")
+    elif status or estimate:
+        spaces.show(target, space, estimate=estimate, as_json=as_json)
+    elif pause:
+        spaces.pause(target, space)
+    elif drop:
+        spaces.drop(target, space, sure=yes)
+    elif spaces.is_active(target, space) and not switch:
+        note(f"{space} is the active space, which is filled: rebuilding its index (--index).")
+        spaces.rebuild_index(space, memory_mb, data)
+    else:
+        spaces.fill(target, space, switch=switch, wait=wait, sure=yes)
 
 
 def reconcile(
@@ -127,7 +134,7 @@ def reconcile(
     import asyncio
 
     from meshkit.cli.client import Target
-    from meshkit.cli.output import note, print_json, table
+    from meshkit.cli.output import print_json, table
 
     found = asyncio.run(_reconcile(Target.find(url, data), project, dry_run))
     if as_json:
@@ -146,43 +153,12 @@ def reconcile(
         raise typer.Exit(1)
 
 
-@asynccontextmanager
-async def _connected(target: Target) -> AsyncIterator[citemesh.Mesh]:
-    """A client over gRPC, as every internal client calls; errors become sentences.
-
-    Raises:
-        CommandFailed: the key was refused, the mesh is away, or the call failed.
-    """
-    import grpc
-
-    import citemesh
-    from citemesh.client import TokenRefused
-    from meshkit.errors import from_rpc_error
-
-    try:
-        async with citemesh.connect(target.url, target.key) as mesh:
-            yield mesh
-    except TokenRefused as error:
-        raise CommandFailed(
-            "The mesh refused the API key.", error.reason, error.request_id
-        ) from error
-    except grpc.aio.AioRpcError as error:
-        typed = from_rpc_error(error)
-        raise CommandFailed(
-            typed.detail, typed.reason, typed.metadata.get("request_id", "")
-        ) from error
-    except (OSError, LookupError) as error:
-        raise CommandFailed(
-            f"The mesh at {target.url} cannot be reached.", "MESH_UNREACHABLE"
-        ) from error
-
-
 async def _reconcile(target: Target, project: str, dry_run: bool) -> dict[str, Any]:
     """What the comparison found, as the command prints it."""
     from citemesh.retrieval import v1 as retrieval_v1
 
     request = retrieval_v1.ReconcileLexicalIndexRequest(project_id=project, dry_run=dry_run)
-    async with _connected(target) as mesh:
+    async with connected(target) as mesh:
         found = await mesh.retrieval.ReconcileLexicalIndex(request, timeout=REBUILD_SECONDS)
     return {
         "versions": found.version_count,
@@ -209,7 +185,7 @@ async def _rebuild_lexical(target: Target) -> int:
     """Rebuilds and returns the number of chunks.
 
     Raises:
-        CommandFailed: see `_connected`; or the rebuild did not end.
+        CommandFailed: see `connected`; or the rebuild did not end.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -219,7 +195,7 @@ async def _rebuild_lexical(target: Target) -> int:
 
     request = retrieval_v1.RebuildLexicalIndexRequest(request_id=new_request_id())
     done = 0
-    async with _connected(target) as mesh:
+    async with connected(target) as mesh:
         call = mesh.retrieval.RebuildLexicalIndex(request, timeout=REBUILD_SECONDS)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("rebuilding", total=None)

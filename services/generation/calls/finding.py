@@ -27,6 +27,8 @@ class QueryVector:
     values: tuple[float, ...]
     space: str
     usage: tuple[Usage, ...]
+    space_version: str = ""
+    """Fingerprint of the space."""
 
 
 class FindingCalls:
@@ -53,7 +55,10 @@ class FindingCalls:
             timeout=seconds,
         )
         return QueryVector(
-            tuple(response.vectors[0].values), response.space, _usages([response.usage])
+            tuple(response.vectors[0].values),
+            response.space,
+            _usages([response.usage]),
+            response.space_version,
         )
 
     async def corpus_epoch(self, text: str, wanted: SearchFilter, *, seconds: float) -> int:
@@ -98,6 +103,7 @@ class FindingCalls:
             filter=_filter(wanted),
             vector=vector.values if vector else (),
             space=vector.space if vector else "",
+            space_version=vector.space_version if vector else "",
             bypass_cache=bypass_cache,
             rerank=retrieval_v1.RERANK_MODE_ON if rerank else retrieval_v1.RERANK_MODE_OFF,
         )
