@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +32,7 @@ from tests.contract.filling_room import (
     until,
 )
 from tests.contract.retrieval_room import project_id
+from tests.contract.service_process import ROOT
 
 DOWN = Unavailable("PROVIDER_UNAVAILABLE", "away")
 
@@ -481,3 +485,45 @@ async def test_the_runtime_role_cannot_give_itself_a_duty(opened: Filling) -> No
     async with opened.room.database.connection() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("UPDATE retrieval.space_table SET duty = 'required'")
+
+
+async def test_kill_9_of_the_filling_process_loses_the_calls_under_way_and_nothing_else(
+    opened: Filling, postgres: Any, tmp_path: Path
+) -> None:
+    paid, held = tmp_path / "paid", tmp_path / "held"
+    paid.touch()
+    held.touch()
+    dsns = {name: postgres.alone.dsn(name) for name in ("embedding", "retrieval")}
+    command = (sys.executable, "-m", "tests.contract.filling_process")
+
+    async def started() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command, json.dumps(dsns), str(paid), str(held), cwd=ROOT
+        )
+
+    await opened.upload(project_id(), "doc_1", texts(40))
+    await opened.lives.build(SAME)
+    process = await started()
+    try:
+
+        async def in_the_middle() -> bool:
+            # Two calls are written, and two more were paid for when it is killed.
+            return len(paid.read_text().splitlines()) == 4 * TEXTS_A_CALL and (
+                len(await opened.vectors(SAME)) == 2 * TEXTS_A_CALL
+            )
+
+        await until(in_the_middle)
+        process.kill()
+        await process.wait()
+        held.unlink()
+        process = await started()
+        await opened.filled(SAME)
+    finally:
+        process.kill()
+        await process.wait()
+    counts = Counter(json.loads(line) for line in paid.read_text().splitlines())
+    assert set(counts) == set(texts(40))
+    # What had been written was not paid for again.
+    assert sum(counts.values()) == 40 + 2 * TEXTS_A_CALL
+    assert set(await opened.vectors(SAME)) == set(texts(40))
+    assert await opened.mixed(SAME) == []
