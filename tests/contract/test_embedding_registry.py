@@ -94,10 +94,35 @@ async def test_a_space_is_created_once(registry: SpaceRegistry) -> None:
         await registry.create(replace(B, dimensions=4))
 
 
-async def test_a_switch_is_one_step_and_its_repetition_does_nothing(
-    registry: SpaceRegistry,
-) -> None:
+@pytest.fixture
+async def filled(registry: SpaceRegistry) -> SpaceRegistry:
+    """Two spaces of which retrieval has said that both are filled."""
     await registry.open(BOTH)
+    await registry.set_state(B.name, SpaceState.STANDBY)
+    return registry
+
+
+async def test_a_space_that_is_not_filled_is_not_switched_to(registry: SpaceRegistry) -> None:
+    await registry.open(BOTH)
+    with pytest.raises(Precondition, match="SPACE_INCOMPLETE"):
+        await registry.switch(B.name, "request-1")
+    await registry.set_state(B.name, SpaceState.STANDBY)
+    assert (await registry.switch(B.name, "request-1"))[0].identity == B
+
+
+async def test_the_active_space_keeps_its_state(filled: SpaceRegistry) -> None:
+    for state in (SpaceState.BUILDING, SpaceState.STANDBY, SpaceState.RETIRED):
+        with pytest.raises(Precondition, match="SPACE_IN_USE"):
+            await filled.set_state(A.name, state)
+        assert (await filled.set_state(B.name, state)).state is state
+    with pytest.raises(NotFound, match="SPACE_UNKNOWN"):
+        await filled.set_state("local/c@3", SpaceState.RETIRED)
+
+
+async def test_a_switch_is_one_step_and_its_repetition_does_nothing(
+    filled: SpaceRegistry,
+) -> None:
+    registry = filled
     active, previous = await registry.switch(B.name, "request-1")
     assert (active.identity, active.state) == (B, SpaceState.ACTIVE)
     assert (previous.identity, previous.state) == (A, SpaceState.STANDBY)
@@ -107,8 +132,8 @@ async def test_a_switch_is_one_step_and_its_repetition_does_nothing(
     assert (await registry.all())[0].identity == A
 
 
-async def test_switches_at_the_same_time_leave_one_active_space(registry: SpaceRegistry) -> None:
-    await registry.open(BOTH)
+async def test_switches_at_the_same_time_leave_one_active_space(filled: SpaceRegistry) -> None:
+    registry = filled
     names = [B.name, A.name] * 5
     await asyncio.gather(
         *(registry.switch(name, f"request-{i}") for i, name in enumerate(names)),
@@ -118,8 +143,8 @@ async def test_switches_at_the_same_time_leave_one_active_space(registry: SpaceR
     assert states.count(SpaceState.ACTIVE) == 1
 
 
-async def test_a_switch_that_makes_no_sense_is_refused(registry: SpaceRegistry, admin: Any) -> None:
-    await registry.open(BOTH)
+async def test_a_switch_that_makes_no_sense_is_refused(filled: SpaceRegistry) -> None:
+    registry = filled
     with pytest.raises(NotFound, match="SPACE_UNKNOWN"):
         await registry.switch("local/c@3", "request-1")
     with pytest.raises(Precondition, match="SPACE_ALREADY_ACTIVE"):
@@ -127,7 +152,7 @@ async def test_a_switch_that_makes_no_sense_is_refused(registry: SpaceRegistry, 
     await registry.switch(B.name, "request-1")
     with pytest.raises(Conflict, match="REQUEST_ID_REUSED"):
         await registry.switch(A.name, "request-1")
-    await admin.execute("UPDATE embedding.space SET state = 'retired' WHERE name = $1", A.name)
+    await registry.set_state(A.name, SpaceState.RETIRED)
     with pytest.raises(Precondition, match="SPACE_RETIRED"):
         await registry.switch(A.name, "request-2")
 

@@ -161,6 +161,10 @@ async def test_changing_spaces_needs_more_than_reading(stub: Stub) -> None:
     with pytest.raises(PermissionDenied):
         await stub.CreateSpace(v1.CreateSpaceRequest(name=DEFAULT))
     with pytest.raises(PermissionDenied):
+        await stub.SetSpaceState(
+            v1.SetSpaceStateRequest(name=DEFAULT, state=v1.SPACE_STATE_RETIRED)
+        )
+    with pytest.raises(PermissionDenied):
         await stub.SwitchSpace(v1.SwitchSpaceRequest(name=DEFAULT, request_id="request-1"))
 
 
@@ -245,6 +249,8 @@ async def test_a_switch_reaches_the_other_processes_and_vectors_never_mix(
         lanes = [v1.EmbeddingServiceAsyncStub(lane.channel) for lane in (query, bulk)]
         with acting_as(keys.service(project)):
             before = await embed(lanes[0], "a question")
+            filled = v1.SetSpaceStateRequest(name=OTHER, state=v1.SPACE_STATE_STANDBY)
+            await lanes[0].SetSpaceState(filled)
             response = await lanes[0].SwitchSpace(
                 v1.SwitchSpaceRequest(name=OTHER, request_id=new_id("req"))
             )

@@ -38,11 +38,15 @@ MUTATIONS = ("Delete", "Rebuild", "Record", "Reprocess", "Switch", "Upload")
 
 IDEMPOTENT_BY_NATURE = {
     "ActivateVersion": "the document's lease epoch orders it",
+    "BuildSpace": "a space that is being filled goes on being filled",
     "CreateSpace": "the same name is the same space",
+    "DropSpace": "a space is dropped once",
     "IndexChunks": "a chunk's id is its place",
     "PurgeProject": "an empty project stays empty",
-    "ResetBreakers": "a closed breaker stays closed",
+    "PauseSpace": "a space that is paused stays paused",
     "ReconcileLexicalIndex": "what agrees is left alone",
+    "ResetBreakers": "a closed breaker stays closed",
+    "SetSpaceState": "the same state is the same state",
 }
 """RPCs that change something and need no request_id, and why."""
 
