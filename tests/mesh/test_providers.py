@@ -78,7 +78,11 @@ def running(scratch: Path) -> Iterator[Simulated]:
         providers = RunningSimulator.at(mesh.child("simulator").address)
         providers.reset()
         document = ingest(mesh.http, SAMPLES / "employee-handbook.pdf")
-        yield Simulated(mesh, providers, document["id"])
+        running = Simulated(mesh, providers, document["id"])
+        # The second space is filled beside the first one, and stands by.
+        providers.fault("server_error", operation="embed")
+        wait_until(lambda: running.search()["degraded"] == ["dense_standby"], 60, "it stands by")
+        yield running
         providers.http.close()
     finally:
         mesh.http.close()
@@ -146,20 +150,20 @@ def test_when_no_language_model_answers_the_sources_are_quoted(simulated: Simula
 def test_with_every_provider_dead_search_and_answers_go_on(simulated: Simulated) -> None:
     simulated.providers.fault("server_error")
     found = simulated.search()
-    # No vector of another space stands in: words alone.
-    assert found["degraded"] == ["dense"]
+    # The question is embedded in the standby space and compared with that one's vectors alone.
+    assert found["degraded"] == ["dense_standby"]
     assert found["hits"][0]["document_id"] == simulated.document
     assert found["hits"][0]["signals"]["rerank_score"] is not None
     answer = simulated.ask()
     assert answer["provider"] == "local"
-    assert set(answer["degraded"]) == {"dense", "generation"}
+    assert set(answer["degraded"]) == {"dense_standby", "generation"}
     assert "26 days" in answer["answer"]
 
 
 @pytest.mark.parametrize("fault", ["wrong_dimension", "empty_vector", "zero_vector"])
 def test_a_vector_that_does_not_fit_is_used_for_nothing(simulated: Simulated, fault: str) -> None:
     simulated.providers.fault(fault, operation="embed")
-    assert simulated.search()["degraded"] == ["dense"]
+    assert simulated.search()["degraded"] == ["dense_standby"]
 
 
 @pytest.mark.parametrize("fault", ["reset", "truncated", "malformed", "overloaded"])
@@ -240,3 +244,29 @@ def test_no_key_and_no_text_of_a_document_is_in_a_log(simulated: Simulated) -> N
         text = log.read_text(errors="replace")
         assert "calendar year" not in text, log
         assert "x-goog-api-key" not in text, log
+
+
+def test_the_active_space_is_switched_from_the_command_line_and_back(simulated: Simulated) -> None:
+    active, standby = SPACES.split(",")
+
+    def reindex(*options: str) -> str:
+        command = [sys.executable, "-m", "meshkit.cli", "reindex", *options]
+        done = subprocess.run(
+            [*command, "--data", str(simulated.mesh.data.root)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for space, other in ((standby, active), (active, standby)):
+        assert f"{space} is the active space now" in reindex("--space", space, "--switch")
+        shown = {each["space"]: each for each in json.loads(reindex("--status", "--json"))}
+        assert [(shown[name]["state"], shown[name]["pending"]) for name in (space, other)] == [
+            ("active", 0),
+            ("standby", 0),
+        ]
+        found = simulated.search()
+        assert found["degraded"] == []
+        assert found["hits"][0]["signals"]["dense_rank"] == 1
