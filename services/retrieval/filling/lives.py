@@ -179,14 +179,17 @@ class SpaceLives:
                 )
             if space.state is SpaceState.RETIRED:
                 await self._service.set_state(name, SpaceState.BUILDING)
-            number = await self._follow(space)
+            self._tables.forget(name)
+            table = await self._tables.open(name, space.version)
+            if table.duty not in (Duty.FOLLOWED, Duty.REQUIRED):
+                await self._set_duty(space, Duty.FOLLOWED, seen=table.duty)
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(
                     "UPDATE retrieval.space_table SET paused = false, trouble = '' "
                     "WHERE number = $1",
-                    number,
+                    table.number,
                 )
-                await connection.execute("SELECT retrieval.retry_space($1)", number)
+                await connection.execute("SELECT retrieval.retry_space($1)", table.number)
         self._wake.set()
         log.info("space is built", space=name)
         return (await self.describe(name))[0]
@@ -232,7 +235,7 @@ class SpaceLives:
             live = await self._count(name, table.number)
             await self._service.set_state(name, SpaceState.STANDBY)
             active, previous = await self._service.switch(name, request_id)
-            await self._agree(await self._service.spaces(), switched=True)
+            await self._agree(switched=True)
         log.info("space switched", active=active, previous=previous, chunks=live)
         return active, previous, live
 
@@ -299,7 +302,7 @@ class SpaceLives:
     async def agree(self) -> None:
         """Makes duties agree with the registry once; raises MeshError."""
         async with self._turn:
-            await self._agree(await self._service.spaces())
+            await self._agree()
 
     async def keep(self, first_seconds: float, every_seconds: float) -> None:
         """Makes duties agree with the registry, for ever.
@@ -317,13 +320,14 @@ class SpaceLives:
                 log.warning("spaces are not known", reason=error.reason)
             await asyncio.sleep(pause)
 
-    async def _agree(self, known: Sequence[KnownSpace], *, switched: bool = False) -> None:
+    async def _agree(self, *, switched: bool = False) -> None:
         """Gives each space the duty of its state; says STANDBY of those that are filled.
 
         Args:
-            known: The registry.
             switched: Whether a switch has just ended, so that nothing is under way.
         """
+        # Duties before states: of a switch that ends between the two looks both sides are seen
+        # as they were at its end, or its space as switching still.
         async with self._database.connection() as connection:
             live = await connection.fetchval("SELECT retrieval.live_chunks()")
             rows = await connection.fetch(
@@ -332,7 +336,7 @@ class SpaceLives:
                 "FROM retrieval.space_table s JOIN retrieval.space_backlog() b USING (number)"
             )
         ours = {row["space"]: row for row in rows}
-        for space in known:
+        for space in await self._service.spaces():
             try:
                 await self._agree_on(space, ours.get(space.name), live, switched=switched)
             except Precondition as error:
@@ -345,30 +349,25 @@ class SpaceLives:
         match space.state:
             case SpaceState.ACTIVE:
                 if duty is not Duty.REQUIRED or (switching and switched):
-                    await self._set_duty(space, Duty.REQUIRED)
+                    await self._set_duty(space, Duty.REQUIRED, seen=duty)
             case SpaceState.RETIRED:
                 if row is not None and duty is not Duty.NONE:
-                    await self._set_duty(space, Duty.NONE)
+                    await self._set_duty(space, Duty.NONE, seen=duty)
             case _ if duty is Duty.REQUIRED:
                 if switched or not switching:
-                    await self._set_duty(space, Duty.FOLLOWED)
+                    await self._set_duty(space, Duty.FOLLOWED, seen=duty)
             case _ if duty is Duty.FOLLOWED:
                 filled = row is not None and not row["pending"] and not row["paused"]
                 if filled and space.state is SpaceState.BUILDING:
                     await self._service.set_state(space.name, SpaceState.STANDBY)
             case _ if space.configured and live <= self._unasked_chunks:
-                await self._follow(space)
+                await self._set_duty(space, Duty.FOLLOWED, seen=duty)
             case SpaceState.STANDBY:
                 # Said by a release that did not keep spaces filled.
                 await self._service.set_state(space.name, SpaceState.BUILDING)
 
-    async def _follow(self, space: KnownSpace) -> int:
-        await self._set_duty(space, Duty.FOLLOWED)
-        table = await self._tables.find(space.name)
-        assert table is not None
-        return table.number
-
-    async def _set_duty(self, space: KnownSpace, duty: Duty) -> None:
+    async def _set_duty(self, space: KnownSpace, duty: Duty, *, seen: Duty) -> None:
+        """Changes the duty of a space, if it is still the one that was seen."""
         if duty is not Duty.NONE:
             # Makes the table, or checks that it was filled by the model of today.
             self._tables.forget(space.name)
@@ -376,9 +375,10 @@ class SpaceLives:
         async with self._database.connection() as connection:
             await connection.execute(
                 "SELECT retrieval.set_duty(number, $2) FROM retrieval.space_table "
-                "WHERE space = $1 AND (duty <> $2 OR switching_until IS NOT NULL)",
+                "WHERE space = $1 AND duty = $3",
                 space.name,
                 duty.value,
+                seen.value,
                 timeout=COUNTING_SECONDS,
             )
         self._tables.forget(space.name)
