@@ -247,13 +247,14 @@ async def test_a_project_without_money_waits_and_others_do_not(opened: Filling) 
     opened.models.embed = charge  # type: ignore[method-assign]
     await opened.lives.build(SAME)
 
-    async def rich_is_done() -> bool:
-        return set(await opened.vectors(SAME)) == set(texts(3, "valve"))
+    async def only_the_poor_wait() -> bool:
+        [space] = await opened.lives.describe(SAME)
+        return (space.pending, space.stuck) == (3, 3)
 
     async with opened.filling():
-        await until(rich_is_done)
-    [space] = await opened.lives.describe(SAME)
-    assert (space.pending, space.stuck) == (3, 3)
+        await until(only_the_poor_wait)
+    assert set(await opened.vectors(SAME)) == set(texts(3, "valve"))
+    assert (await opened.lives.describe(SAME))[0].trouble == "BUDGET_EXHAUSTED"
 
 
 async def test_filling_waits_while_the_provider_is_away_and_says_why(opened: Filling) -> None:

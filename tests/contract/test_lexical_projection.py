@@ -18,6 +18,7 @@ from services.retrieval.passages import Mode
 from services.retrieval.rebuild import Rebuilds
 from services.retrieval.search import Query
 from tests.contract.retrieval_room import Room, open_room, project_id
+from tests.contract.service_process import eventually
 
 
 def words(text: str) -> Query:
@@ -148,7 +149,13 @@ async def test_a_rebuild_happens_beside_the_old_index_and_loses_no_change(
     assert seen[-1].done >= 5
     assert room.home.current() != before
     assert before is not None
-    assert not before.exists()
+    former = before
+
+    async def old_one_is_gone() -> bool:
+        return not former.exists()
+
+    # It goes after the switch has been said.
+    assert await eventually(old_one_is_gone, 60)
     expected = sorted([f"rebuilt words {n}" for n in (2, 3, 4, 9)] + ["rebuilt words 1 again"])
     assert sorted(await room.found(project, words("rebuilt"))) == expected
     assert room.projection.index.chunk_count >= 5  # type: ignore[attr-defined]

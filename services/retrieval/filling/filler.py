@@ -46,6 +46,8 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 """Between attempts while the provider, or Postgres, is away."""
 REST = timedelta(seconds=30)
 """First rest of a version whose own text is the trouble, or whose project has no money."""
+NAMED = 5
+"""Documents that a line of the log names."""
 PASSING = (Unavailable, DeadlineExceeded, LimitExceeded, Cancelled, NotFound)
 """What ends without anybody touching the document. NotFound: a lane that is not yet configured."""
 
@@ -323,6 +325,7 @@ class Filler:
             space=lease.space,
             project_id=project_id,
             documents=len(names),
+            first=[document for document, _ in names[:NAMED]],
             reason=error.reason,
         )
         await self._work.postpone(lease, Versions(project_id, names), error.reason, REST)

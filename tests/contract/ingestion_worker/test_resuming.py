@@ -11,7 +11,7 @@ import pytest
 
 from citemesh.ingestion import v1
 from meshkit.context import acting_as
-from meshkit.errors import Unavailable
+from meshkit.errors import Precondition, Unavailable
 from tests.contract.ingestion_room import Ingestion, Room, text_of
 from tests.contract.service_process import eventually
 
@@ -108,6 +108,21 @@ async def test_other_cuts_make_a_new_version_rather_than_a_mixture(room: Room) -
         ready = await second.settled(document.id)
     assert (ready.state, ready.version, ready.live_version) == (READY, 2, 2)
     assert " ".join(room.retrieval.texts(document.id, 2)) == data.decode()
+
+
+async def test_what_was_embedded_in_a_retired_space_becomes_a_new_version(room: Room) -> None:
+    room.retrieval.error = Precondition("SPACE_RETIRED", "The space is retired.")
+    async with room.ingestion() as ingestion:
+        document = (await ingestion.upload(text_of(20))).document
+
+        async def begun_anew() -> bool:
+            return (await ingestion.get(document.id)).version > 1
+
+        await eventually(begun_anew, 60)
+        room.retrieval.error = None
+        ready = await ingestion.settled(document.id)
+    assert ready.state == READY
+    assert ready.live_version == ready.version > 1
 
 
 async def _version(ingestion: Ingestion, document_id: str, version: int) -> bool:
