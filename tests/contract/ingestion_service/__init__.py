@@ -1,0 +1,1 @@
+"""One ingestion process for all modules of this package (fixtures of scope `package` need one)."""
