@@ -15,10 +15,11 @@ DOCUMENTS ?= 300
 SEED ?= 1
 DIR ?= ../shared/data/messy
 FUZZ ?= 0
+SHORT ?=
+FAULTS ?=
 PAGES ?= 0
 SCENARIO ?= peak
 OVERLOAD ?=
-SHORT ?=
 LOAD ?=
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
@@ -33,7 +34,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload faults
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -83,6 +84,9 @@ messy: $(INSTALLED) $(STUBS) ## what becomes of each file in DIR=; FUZZ= broken 
 
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)
+
+faults: $(INSTALLED) $(STUBS) ## every fault at every provider, as callers of a real mesh see it; SHORT=1 a handful
+	$(VENV)/bin/python -m loadtest.faults $(if $(SHORT),--short) $(FAULTS)
 
 breaker-simulation: $(INSTALLED) $(STUBS) ## both circuit breaker ladders, lived through on a fake clock
 	$(VENV)/bin/python -m loadtest.breaker_simulation

@@ -13,10 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit.components import RUNTIME_ROLES
 from meshkit.supervisor.postgres import DATABASE, RunningPostgres, create_database
 from meshkit.supervisor.postgres.cluster import SUPERUSER
-from tests.simulated import RunningSimulator
 
 # What a session starts once and several files use: the tests below each of these go to one
 # worker. The longest first, so that the other worker is not idle at the end.

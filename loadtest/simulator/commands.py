@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from loadtest.simulator.faults import FaultKind
 from loadtest.simulator.pace import Pace
 from loadtest.simulator.quotas import Quota
 from loadtest.simulator.world import World
@@ -48,6 +49,9 @@ class Commands:
                 fault = self._world.faults.add(await request.json(), self._world.now())
             except (ValueError, TypeError) as error:
                 return _refused(error)
+            if fault.kind is FaultKind.TLS:
+                # A connection that is open already shakes no hands any more.
+                self._world.hang_up(fault.provider)
             return JSONResponse(dataclasses.asdict(fault), 201)
         if request.method == "DELETE":
             self._world.faults.remove()

@@ -96,7 +96,8 @@ class TlsPorts:
         self._directory = tempfile.TemporaryDirectory(prefix="citemesh-simulator-")
         self._certificates = make_certificates(Path(self._directory.name))
         self._servers: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.StreamWriter, str] = {}
+        world.hang_up = self.hang_up
         self.ports: dict[str, int] = {}
 
     @property
@@ -116,14 +117,14 @@ class TlsPorts:
             ) -> None:
                 call = Call(provider, "*", "*", "*", 0)
                 failing = self._world.faults.pick(call, self._world.now(), handshake=True)
-                task = asyncio.current_task()
-                if task is not None:
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-                with suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
-                    await writer.start_tls(bad if failing else good)
-                    await self._relay(reader, writer)
-                writer.close()
+                self._open[writer] = provider
+                try:
+                    with suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+                        await writer.start_tls(bad if failing else good)
+                        await self._relay(reader, writer)
+                finally:
+                    del self._open[writer]
+                    writer.close()
 
             server = await asyncio.start_server(accept, HOST, 0)
             self._servers.append(server)
@@ -140,12 +141,17 @@ class TlsPorts:
         finally:
             ahead.close()
 
+    def hang_up(self, provider: str) -> None:
+        """Ends every connection of a provider, or of all (`*`)."""
+        for writer, name in self._open.items():
+            if provider in ("*", name):
+                writer.transport.abort()
+
     async def close(self) -> None:
         """Stops listening and ends every connection."""
         for server in self._servers:
             server.close()
-        for task in self._tasks:
-            task.cancel()
+        self.hang_up("*")
         self._directory.cleanup()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -45,6 +46,8 @@ class World:
     quotas: Quotas = field(default_factory=Quotas)
     tls: dict[str, Any] = field(default_factory=dict)
     """HTTPS ports by provider, and the file of the authority to trust."""
+    hang_up: Callable[[str], None] = field(default=lambda _provider: None)
+    """Ends the HTTPS connections of a provider, or of all (`*`)."""
     records: list[Record] = field(default_factory=list)
     cached_prefixes: set[str] = field(default_factory=set)
     """Prompts that a provider would have in its cache."""

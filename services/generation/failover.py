@@ -24,6 +24,8 @@ log = logger(__name__)
 
 SHARE = 0.5
 """Of the time there is, for one model's first word when another could follow."""
+WHOLE_SHARE = 0.7
+"""Of the time there is, for one model's whole text when another could go on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class LanguageModels:
 
     Args:
         models: The preferred one first; without any nothing can be written.
-        first_word_seconds: Longest wait for a model's first word when another could follow.
+        first_word_seconds: Longest wait for a model's first word, or for any word behind it, when
+            another could follow.
     """
 
     def __init__(self, models: Sequence[LanguageModel], *, first_word_seconds: float) -> None:
@@ -89,16 +92,17 @@ class LanguageModels:
         ordered = sorted(self._models, key=lambda model: model.provider != begin_with)
         for place, model in enumerate(ordered, 1):
             follower = ordered[place] if place < len(ordered) else None
-            patience = left(ends)
+            whole = patience = left(ends)
             if follower is not None:
-                patience = min(self._first_word_seconds, SHARE * patience)
-            waits_until = until(patience)
+                patience = min(self._first_word_seconds, SHARE * whole)
+                whole *= WHOLE_SHARE if go_on is not None else 1
+            waits_until, whole_until = until(patience), until(whole)
             tried = 0
             while True:
                 written = False
                 failure: ProviderError | None = None
                 steps = self._metered(
-                    model, prompt, max_tokens, left(ends), left(waits_until), temperature, spend
+                    model, prompt, max_tokens, left(whole_until), patience, temperature, spend
                 )
                 try:
                     async with aclosing(steps):
@@ -149,7 +153,9 @@ class LanguageModels:
                 async for step in stream:
                     if isinstance(step, Finished):
                         spent = step.spent if not step.spent.estimated else None
-                        spent = spent or model.estimate(prompt, estimated_tokens(text))
+                        spent = spent or model.estimate(
+                            prompt, estimated_tokens(text), thinks=False
+                        )
                         yield replace(step, spent=spent)
                     else:
                         text.append(step)
@@ -159,7 +165,7 @@ class LanguageModels:
             raise
         finally:
             if spent is None and not refused:
-                spent = model.estimate(prompt, estimated_tokens(text))
+                spent = model.estimate(prompt, estimated_tokens(text), thinks=False)
             if spent is not None:
                 spend.add(
                     Used(

@@ -97,8 +97,14 @@ class LanguageModel(Protocol):
         """Model's name in the provider's spelling."""
         ...
 
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
-        """What reading a prompt and writing so many tokens takes, rather too much."""
+    def estimate(self, prompt: Prompt, output_tokens: int, *, thinks: bool = True) -> Spent:
+        """What reading a prompt and writing so many tokens takes, rather too much.
+
+        Args:
+            prompt: What is read.
+            output_tokens: Of the text.
+            thinks: Whether to count all the thoughts that the model may have beside it.
+        """
         ...
 
     def stream(
@@ -116,7 +122,7 @@ class LanguageModel(Protocol):
             prompt: What to read.
             max_tokens: Tokens the text may have.
             seconds: Time until its last piece.
-            patience: Time until its first piece.
+            patience: Longest wait for any piece.
             temperature: Sampling temperature; None leaves it to the model. Models that take
                 none ignore it.
 

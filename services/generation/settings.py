@@ -16,7 +16,8 @@ class GenerationSettings(ServiceSettings, service="generation"):
     `gemini`, or `provider/model`. `local` quotes and comes last; without it an answer that no
     provider gives fails."""
     first_word_seconds: float = Field(10.0, gt=0)
-    """Longest wait for a language model's first word while another one could be asked."""
+    """Longest wait for a language model's first word, or for the next one, while another model
+    could be asked."""
     interrupted: str = Field("continue", pattern="^(continue|restart|end)$")
     """When a language model fails in the middle of an answer: the next one goes on behind the whole
     sentences that stand (`continue`) or starts over (`restart`), and the reader is told; or the

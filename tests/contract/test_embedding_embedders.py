@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit import weights
 from meshkit.providers import catalogue, cohere, gemini
 from meshkit.providers.catalogue import Operation
@@ -20,7 +21,6 @@ from services.embedding.local import LocalEmbedder
 from services.embedding.spaces import parse_name
 from services.embedding.vectors import Vectors, checked
 from tests.contract.providers import gate_of
-from tests.simulated import RunningSimulator
 
 LOCAL = ["local/bge-small-en-v1.5@384", "local/all-MiniLM-L6-v2@384"]
 EMBEDDERS = [*LOCAL, "gemini/gemini-embedding-001@768", "cohere/embed-v5.0-fast@512"]

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit import deadline
 from meshkit.errors import Precondition, Unavailable
 from meshkit.providers import catalogue
@@ -22,7 +23,6 @@ from services.embedding.spaces import parse_name
 from services.generation.language_model import Finish, Finished, Message, Prompt, Role
 from services.rerank.scoring import Scoring
 from tests.contract.providers import ANSWER, PROMPT, adapter, use, written
-from tests.simulated import RunningSimulator
 
 MODELS = ("gemini", "cohere", "anthropic")
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit import deadline
 from meshkit.logging import quieten
 from meshkit.providers.errors import KINDS, BreakerOpen, ProviderError
 from meshkit.providers.gemini import seconds_until_reset
 from tests.contract.providers import TARGETS, adapter, use
-from tests.simulated import RunningSimulator
 
 DOCS = Path(__file__).parents[2] / "docs" / "providers.md"
 PROVIDERS = ("gemini", "cohere", "anthropic")

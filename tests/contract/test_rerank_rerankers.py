@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit import weights
 from meshkit.providers import catalogue, cohere
 from meshkit.providers.catalogue import Operation
@@ -17,7 +18,6 @@ from services.rerank.local import LocalReranker
 from services.rerank.ranking import best_first
 from services.rerank.reranker import Reading, Reranker
 from tests.contract.providers import gate_of
-from tests.simulated import RunningSimulator
 
 RERANKERS = ["local", "cohere"]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from loadtest.simulator.running import RunningSimulator
 from tests.mesh.conftest import RunningMesh, start_mesh, stop_process, wait_until
 from tests.mesh.documents import ingest
 from tests.mesh.test_question import SAMPLES, server_sent_events
-from tests.simulated import RunningSimulator
 
 QUESTION = "How many days of paid vacation does every employee have in a calendar year?"
 SPACES = "gemini/gemini-embedding-001@768,local/bge-small-en-v1.5@384"

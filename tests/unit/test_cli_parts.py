@@ -16,6 +16,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest.simulator.running import RunningSimulator
 from meshkit.cli import beir, metrics
 from meshkit.cli.ask import print_stream
 from meshkit.cli.client import Target, raise_for_problem
@@ -29,7 +30,6 @@ from meshkit.cli.progress import STAGES, completion
 from meshkit.cli.providers import api_findings, mesh_findings, without_key
 from meshkit.cli.sse import Event, events
 from meshkit.cli.upload import Upload
-from tests.simulated import RunningSimulator
 
 # -- files and labels ----------------------------------------------------------------------------
 

@@ -179,7 +179,7 @@ class Scripted:
     def target(self) -> Target:
         return Target(self.provider, self.model, "generate")
 
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
+    def estimate(self, prompt: Prompt, output_tokens: int, *, thinks: bool = True) -> Spent:
         return Spent(100, output_tokens, 100 + output_tokens, estimated=True)
 
     async def stream(
@@ -442,7 +442,7 @@ async def test_without_a_last_resort_the_answer_fails() -> None:
 
 async def test_what_is_reserved_covers_the_dearest_model() -> None:
     cheap, dear = Scripted("gemini", "a"), Scripted("anthropic", "a")
-    dear.estimate = lambda prompt, output_tokens: Spent(0, 0, 9_000, True)  # type: ignore[method-assign]
+    dear.estimate = lambda prompt, output_tokens, thinks=True: Spent(0, 0, 9_000, True)  # type: ignore[method-assign]
     generator = AbstractiveGenerator(
         LanguageModels([cheap, dear], first_word_seconds=1), last_resort=None, passages=8
     )

@@ -31,11 +31,10 @@ class StreamingModel(ABC):
         self._gate = gate
         self._target = gate.target
 
-    def estimate(self, prompt: Prompt, output_tokens: int) -> Spent:
+    def estimate(self, prompt: Prompt, output_tokens: int, *, thinks: bool = True) -> Spent:
         """See `LanguageModel`."""
-        return accounting.estimate(
-            self._listed, prompt, output_tokens + self._listed.thinking_tokens
-        )
+        thoughts = self._listed.thinking_tokens if thinks else 0
+        return accounting.estimate(self._listed, prompt, output_tokens + thoughts)
 
     async def stream(
         self,
@@ -63,7 +62,7 @@ class StreamingModel(ABC):
                         step = await anext(steps)
                 except StopAsyncIteration:
                     break
-                step_ends = ends
+                step_ends = min(ends, until(patience))
                 complete = isinstance(step, Finished)
                 if step:
                     yield step

@@ -1,4 +1,4 @@
-"""The providers' simulator as tests use it: started, commanded, asked what was called."""
+"""The simulator as tests and measurements use it: started, commanded, asked what was called."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import httpx
 from meshkit.providers.settings import Access
 from meshkit.supervisor import ports
 
+PROVIDERS = ("gemini", "cohere", "anthropic")
 READY_WITHIN_S = 20.0
 
 
@@ -41,8 +42,8 @@ class RunningSimulator:
                         http.get("/clock").raise_for_status()
                         break
                     except httpx.TransportError:
-                        assert process.poll() is None, "the simulator ended"
-                        assert time.monotonic() < deadline, "the simulator does not answer"
+                        if process.poll() is not None or time.monotonic() > deadline:
+                            raise RuntimeError("the simulator does not answer") from None
                         time.sleep(0.05)
                 yield cls(url, http)
         finally:
@@ -73,15 +74,23 @@ class RunningSimulator:
     def environment(self) -> dict[str, str]:
         """Variables that point a process of the mesh here."""
         found: dict[str, str] = {}
-        for provider in ("gemini", "cohere", "anthropic"):
+        for provider in PROVIDERS:
             found[f"CITEMESH_{provider.upper()}_BASE_URL"] = f"{self.url}/{provider}"
             found[f"{provider.upper()}_API_KEY"] = f"test-key-of-{provider}"
+        return found
+
+    def secure_environment(self) -> dict[str, str]:
+        """The same over HTTPS, which the process then trusts; needs `--tls`."""
+        found = self.environment() | {"SSL_CERT_FILE": self.authority}
+        for provider in PROVIDERS:
+            access = self.secure_access(provider)
+            found[f"CITEMESH_{provider.upper()}_BASE_URL"] = access.base_url
         return found
 
     def fault(self, kind: str, **values: Any) -> None:
         """Sets a fault; see `loadtest.simulator.faults.Fault`."""
         answer = self.http.post("/faults", json={"kind": kind, **values})
-        assert answer.status_code == 201, answer.text
+        answer.raise_for_status()
 
     def clear_faults(self) -> None:
         """Removes every fault."""
@@ -99,6 +108,16 @@ class RunningSimulator:
         """Calls of a provider's operation, by how they ended."""
         found: dict[str, dict[str, int]] = self.http.get("/calls").json()["counts"]
         return found.get(f"{provider}/{operation}", {})
+
+    def retries(self, provider: str, operation: str) -> int:
+        """Calls of a provider's operation beyond its first since the last reset; `*` is all."""
+        counted: dict[str, dict[str, int]] = self.http.get("/calls").json()["counts"]
+        return sum(
+            tally["calls"] - 1
+            for name, tally in counted.items()
+            if provider in ("*", name.partition("/")[0])
+            and operation in ("*", name.partition("/")[2])
+        )
 
     def reset(self) -> None:
         """As it was at the start, at full speed."""
