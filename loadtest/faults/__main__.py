@@ -75,7 +75,6 @@ def mesh_of(leg: Leg, providers: RunningSimulator) -> Iterator[Tried]:
             "CITEMESH_EMBEDDING_SPACES": leg.space,
             "CITEMESH_GENERATION_PROVIDERS": leg.generation,
             "CITEMESH_RERANK_PROVIDERS": "cohere,local",
-            "CITEMESH_RETRIEVAL_RERANK_SECONDS": "1.5",
             "CITEMESH_GENERATION_FIRST_WORD_SECONDS": "2",
             "CITEMESH_GATEWAY_ANSWER_SECONDS": str(DEADLINE),
         }

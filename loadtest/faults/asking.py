@@ -104,8 +104,9 @@ def breakers(http: httpx.Client, provider: str, operation: str) -> str:
     listed = http.get("/v1/providers").raise_for_status().json()["breakers"]
     found = []
     for each in listed:
-        mine = provider in ("*", each["provider"]) and operation in ("*", each["operation"], "")
-        if not mine or each["state"] == "closed" or (each["model"] and operation == ""):
+        # Without an operation it is the breaker of the account.
+        mine = operation == "*" or each["operation"] in ("", operation)
+        if not mine or provider not in ("*", each["provider"]) or each["state"] == "closed":
             continue
         whose = "" if each["model"] else "account "
         left = f" {each['seconds_left']:.0f} s" if each["seconds_left"] else ""

@@ -35,6 +35,8 @@ class CohereReranker:
     def __init__(self, model: Model, client: AsyncClientV2, gate: Gate) -> None:
         self.provider = model.provider
         self.model = model.model
+        self.languages = model.languages
+        self.patience_seconds = model.patience_seconds
         self._priced = model
         self._client = client
         self._gate = gate

@@ -31,6 +31,7 @@ class LocalReranker:
     """
 
     provider = "local"
+    patience_seconds = 0.25
 
     def __init__(self, weights: Weights, threads: ModelThreads, *, window_tokens: int) -> None:
         self.model = weights.spec.name
@@ -38,7 +39,7 @@ class LocalReranker:
         self._threads = threads
         self._window = window_tokens
         self._limit = weights.spec.max_tokens
-        self._languages = weights.spec.languages
+        self.languages = weights.spec.languages
 
     def estimate_micro_usd(self, _query: str, _passages: Sequence[str], /) -> int:
         """Nothing: the machine is already paid for."""
@@ -53,7 +54,7 @@ class LocalReranker:
         read = await self._threads.each(step, passages, until=until)
         scored = [Scored(i, pair[0]) for i, pair in enumerate(read) if pair is not None]
         tokens = sum(pair[1] for pair in read if pair is not None)
-        return Reading(scored, tokens, languages=self._languages)
+        return Reading(scored, tokens)
 
     def _score_pair(self, query: Sequence[int], whole: bool, passage: str) -> tuple[float, int]:
         tokens = self._onnx.tokens(passage)

@@ -21,8 +21,6 @@ class Reading:
     """Millionths of a US dollar."""
     estimated: bool = False
     """Whether the tokens were estimated, because the provider named none."""
-    languages: Sequence[str] = ()
-    """Languages the model was trained for, by ISO 639-1; empty means any."""
 
 
 class Reranker(Protocol):
@@ -36,6 +34,16 @@ class Reranker(Protocol):
     @property
     def model(self) -> str:
         """The model in the provider's own spelling."""
+        ...
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """It was trained for, by ISO 639-1; empty means any."""
+        ...
+
+    @property
+    def patience_seconds(self) -> float:
+        """Within which it nearly always has scored the passages of a search."""
         ...
 
     def estimate_micro_usd(self, query: str, passages: Sequence[str]) -> int:

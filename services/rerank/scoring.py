@@ -26,6 +26,8 @@ class Scores:
     reading: Reading
     provider: str
     model: str
+    languages: Sequence[str] = ()
+    """That model was trained for; empty means any."""
 
 
 class Scoring:
@@ -63,14 +65,26 @@ class Scoring:
             except TimedOut as error:
                 failure = error
                 if until is not None and place == len(self._rerankers):
-                    return Scores(Reading([], 0), reranker.provider, reranker.model)
+                    return _scores(reranker, Reading([], 0))
             except ProviderError as error:
                 failure = error
             else:
-                return Scores(reading, reranker.provider, reranker.model)
+                return _scores(reranker, reading)
         if failure is None:
             raise Unavailable("PROVIDER_UNAVAILABLE", "No provider scores passages here.")
         raise failure.as_mesh_error()
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Of all rerankers together; empty means any."""
+        each = [reranker.languages for reranker in self._rerankers]
+        return sorted({code for codes in each for code in codes}) if all(each) else ()
+
+    @property
+    def patience_seconds(self) -> float:
+        """What a caller should leave for the preferred one, and for the next when it fails."""
+        first, *others = self._rerankers
+        return first.patience_seconds / SHARE if others else first.patience_seconds
 
     async def _attempt(
         self,
@@ -103,3 +117,7 @@ class Scoring:
         """Closes every reranker."""
         for reranker in self._rerankers:
             await reranker.close()
+
+
+def _scores(reranker: Reranker, reading: Reading) -> Scores:
+    return Scores(reading, reranker.provider, reranker.model, reranker.languages)

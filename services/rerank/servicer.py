@@ -49,7 +49,9 @@ class RerankServicer(v1.RerankServiceServicer):
                 for each in best_first(reading.scored, request.top_n)
             ],
             complete=len(reading.scored) == len(texts),
-            languages=reading.languages,
+            languages=scores.languages,
+            known_languages=self._scoring.languages,
+            patience_seconds=self._scoring.patience_seconds,
             usage=Usage(
                 stage=STAGE,
                 provider=scores.provider,

@@ -19,6 +19,9 @@ from services.retrieval.stages import SURVIVABLE, Run, share_of_deadline
 from services.retrieval.trust import covers
 from services.retrieval.upstream import Reranker
 
+PATIENCE_SECONDS = 0.25
+"""Longest wait for a reranker that has not said yet how long it may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
@@ -41,7 +44,8 @@ class Reranking:
         self._settings = settings
         self._reranker = reranker
         self._languages: Collection[str] = ()
-        """Of the model that answered last; empty before that, and for one that knows any."""
+        """Of models that may be asked; empty where one knows any, and before the first answer."""
+        self._patience = PATIENCE_SECONDS
 
     def read(self, language: Language) -> int:
         """How many fused hits would be read for a query in this language."""
@@ -70,7 +74,8 @@ class Reranking:
             return Reranked(fused, {})
         settings = self._settings
         started = time.perf_counter()
-        seconds = share_of_deadline(settings.rerank_seconds, settings.rerank_share)
+        longest = settings.rerank_seconds or self._patience
+        seconds = share_of_deadline(longest, settings.rerank_share)
         try:
             opinion = await self._reranker.score(text, passages, seconds=seconds)
         except SURVIVABLE as error:
@@ -81,10 +86,11 @@ class Reranking:
         run.spent(opinion.usage)
         if not opinion.complete:
             run.degraded.append("rerank")
-        if opinion.probabilities:
-            self._languages = opinion.languages
+        # What it says of itself holds for the next query; it may be another one after a restart.
+        self._languages = opinion.known_languages
+        self._patience = opinion.patience_seconds or PATIENCE_SECONDS
         if not covers(opinion.languages, language):
-            # The first query since the start, or since another provider took over.
+            # The first query since the start, or one that another provider stood in for.
             return Reranked(fused, {})
         return Reranked(
             mix(fused, opinion.probabilities, settings.rerank_weight), opinion.probabilities

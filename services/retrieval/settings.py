@@ -58,8 +58,9 @@ class RetrievalSettings(ServiceSettings, service="retrieval"):
     """Longest wait for the query's vector; then the search goes on by words alone."""
     rerank_candidates: int = Field(6, ge=0, le=100)
     """Fused hits that the cross-encoder reads; 0 turns it off."""
-    rerank_seconds: float = Field(0.25, gt=0)
-    """Longest wait for the cross-encoder."""
+    rerank_seconds: float = Field(0.0, ge=0)
+    """Longest wait for the reranker; 0 is as long as the one in use asks for (0.25 for the local
+    cross-encoder, about 1.5 for an API)."""
     rerank_share: float = Field(0.3, gt=0, le=1)
     """Share of the caller's remaining time that the cross-encoder may use."""
     rerank_weight: float = Field(0.15, ge=0, lt=1)

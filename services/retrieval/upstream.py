@@ -49,6 +49,10 @@ class SecondOpinion:
     """False when time ended before every passage was read."""
     languages: Sequence[str] = ()
     """Languages the model was trained for; empty means any."""
+    known_languages: Sequence[str] = ()
+    """Those of any model that may be asked; empty means any."""
+    patience_seconds: float = 0.0
+    """What the reranker asks to be left; 0 when it does not say."""
     usage: ModelUsage | None = None
 
 
@@ -111,6 +115,8 @@ class RerankService:
             probabilities={int(result.id): result.score for result in response.results},
             complete=response.complete,
             languages=tuple(response.languages),
+            known_languages=tuple(response.known_languages),
+            patience_seconds=response.patience_seconds,
             usage=_usage(response.usage),
         )
 

@@ -64,6 +64,9 @@ class Reranker:
     error: MeshError | None = None
     complete: bool = True
     languages: tuple[str, ...] = ()
+    known: tuple[str, ...] | None = None
+    """Of any model it has; None is those of `languages`."""
+    patience: float = 0.0
     seconds: list[float] = field(default_factory=list)
 
     async def score(
@@ -73,7 +76,8 @@ class Reranker:
         if self.error is not None:
             raise self.error
         liked = {key: 0.95 if self.likes and self.likes in text else 0.05 for key, text in passages}
-        return SecondOpinion(liked, self.complete, self.languages)
+        known = self.languages if self.known is None else self.known
+        return SecondOpinion(liked, self.complete, self.languages, known, self.patience)
 
 
 DOWN = Unavailable("SERVICE_UNAVAILABLE", "down")

@@ -60,6 +60,8 @@ async def test_the_answer_comes_first_under_its_own_name(stub: Stub) -> None:
     assert response.usage.provider == "local"
     assert response.usage.input_tokens > 60
     assert response.usage.cost_micro_usd == 0
+    assert (list(response.languages), list(response.known_languages)) == (["en"], ["en"])
+    assert response.patience_seconds == 0.25
 
 
 async def test_equal_passages_keep_the_callers_order(stub: Stub) -> None:

@@ -31,7 +31,8 @@ def room(opened: Room) -> Iterator[Room]:
     yield opened
     opened.embedder.error = opened.reranker.error = None
     opened.reranker.likes, opened.reranker.complete = "", True
-    opened.reranker.languages = ()
+    opened.reranker.languages, opened.reranker.known = (), None
+    opened.reranker.patience = 0.0
 
 
 @pytest.fixture
@@ -138,6 +139,7 @@ async def test_a_second_opinion_cut_short_is_named(room: Room, project: str) -> 
 
 
 async def test_the_cross_encoder_gets_a_share_of_the_time_left(room: Room, project: str) -> None:
+    await room.search(project, Query("policy"))
     room.reranker.seconds.clear()
     await room.search(project, Query("policy"))
     with deadline.within(0.5):
@@ -145,6 +147,35 @@ async def test_the_cross_encoder_gets_a_share_of_the_time_left(room: Room, proje
     long, short = room.reranker.seconds
     assert long == 0.25
     assert short <= 0.15
+
+
+async def test_a_reranker_gets_the_time_it_asks_for(room: Room, project: str) -> None:
+    room.reranker.patience = 1.5
+    await room.search(project, Query("policy"))
+    room.reranker.seconds.clear()
+    await room.search(project, Query("policy"))
+    assert room.reranker.seconds == [1.5]
+    with deadline.within(1.0):
+        await room.search(project, Query("policy"))
+    assert room.reranker.seconds[1] <= 0.3
+
+
+async def test_while_a_multilingual_reranker_rests_every_language_is_asked_about(
+    room: Room, project: str
+) -> None:
+    german = "Wie lange dauert die Probezeit nach der Richtlinie policy?"
+    # The one that knows English alone stands in.
+    room.reranker.languages, room.reranker.known = ("en",), ()
+    plain = await room.search(project, german)
+    room.reranker.likes = plain.hits[4].chunk.text
+    room.reranker.seconds.clear()
+    found = await room.search(project, Query(german))
+    assert [hit.chunk for hit in found.hits] == [hit.chunk for hit in plain.hits]
+    assert len(room.reranker.seconds) == 1
+    # It is back, and heard at once.
+    room.reranker.languages = ()
+    found = await room.search(project, Query(german))
+    assert any(hit.signals.rerank_score == 0.95 for hit in found.hits)
 
 
 async def test_a_given_vector_saves_the_embedding(room: Room, project: str) -> None:

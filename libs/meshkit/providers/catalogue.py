@@ -61,6 +61,10 @@ class Model:
     """What the provider is told about thinking; empty says nothing."""
     thinking_tokens: int = 0
     """Output tokens left to it beside those of the answer."""
+    languages: tuple[str, ...] = ()
+    """It was trained for, by ISO 639-1; empty means any."""
+    patience_seconds: float = 0.0
+    """Within which a rerank nearly always answers."""
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     requests_per_day: int = 0

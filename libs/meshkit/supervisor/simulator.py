@@ -37,6 +37,4 @@ class Simulator:
         return {
             "CITEMESH_GENERATION_PROVIDERS": "gemini,anthropic,cohere,local",
             "CITEMESH_RERANK_PROVIDERS": "cohere,local",
-            # A call over a network takes longer than the model in the next process.
-            "CITEMESH_RETRIEVAL_RERANK_SECONDS": "1.5",
         }
