@@ -34,7 +34,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload faults
+.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload faults bench-providers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,9 @@ messy: $(INSTALLED) $(STUBS) ## what becomes of each file in DIR=; FUZZ= broken 
 
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)
+
+bench-providers: $(INSTALLED) $(STUBS) ## what the way to a provider costs over its bare SDK, at a simulator without latency
+	$(VENV)/bin/python -m loadtest.bench.providers $(if $(SHORT),--rounds 40)
 
 faults: $(INSTALLED) $(STUBS) ## every fault at every provider, as callers of a real mesh see it; SHORT=1 a handful
 	$(VENV)/bin/python -m loadtest.faults $(if $(SHORT),--short) $(FAULTS)

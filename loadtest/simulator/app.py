@@ -58,7 +58,8 @@ def _route(world: World, wire: ModuleType, path: str) -> Route:
         except json.JSONDecodeError:
             content = {}
         call: Call = wire.call_of(request, content)
-        record = world.begin(call)
+        client = request.client
+        record = world.begin(call, f"{client.host}:{client.port}" if client else "")
         now = world.now()
         refused: Body | None = wire.key_error(call.key)
         fault: Fault | None = None

@@ -109,6 +109,11 @@ class RunningSimulator:
         found: dict[str, dict[str, int]] = self.http.get("/calls").json()["counts"]
         return found.get(f"{provider}/{operation}", {})
 
+    def connections(self, provider: str) -> list[str]:
+        """By which connection each call of a provider came, in order."""
+        listed = self.http.get("/calls").json()["calls"]
+        return [each["connection"] for each in listed if each["call"]["provider"] == provider]
+
     def retries(self, provider: str, operation: str) -> int:
         """Calls of a provider's operation beyond its first since the last reset; `*` is all."""
         counted: dict[str, dict[str, int]] = self.http.get("/calls").json()["counts"]

@@ -25,6 +25,8 @@ class Record:
     outcome: str = "open"
     """`answered`, `refused`, `abandoned` by the client, `broken` by a fault, or `open`."""
     fault: str = ""
+    connection: str = ""
+    """The client's end of the connection it came by."""
     at: float = 0.0
     """Seconds of the simulator's clock."""
 
@@ -62,9 +64,9 @@ class World:
         """Seconds since 1970 by the simulator's clock."""
         return time.time() + self.ahead
 
-    def begin(self, call: Call) -> Record:
+    def begin(self, call: Call, connection: str = "") -> Record:
         """Notes a call that came in."""
-        record = Record(call, next(self._numbers), at=self.now())
+        record = Record(call, next(self._numbers), connection=connection, at=self.now())
         self.records.append(record)
         return record
 

@@ -158,6 +158,17 @@ async def test_a_temperature_is_sent_only_to_models_that_take_one(
         assert [step async for step in stream]
 
 
+@pytest.mark.parametrize("provider", ["gemini", "cohere", "anthropic"])
+async def test_a_text_that_was_read_to_its_end_leaves_its_connection_to_the_next(
+    simulator: RunningSimulator, provider: str
+) -> None:
+    async with adapter("generate", simulator.access(provider)) as model:
+        for _ in range(3):
+            await written(model)
+    [first, *others] = simulator.connections(provider)
+    assert others == [first, first]
+
+
 @pytest.mark.parametrize("provider", MODELS)
 async def test_leaving_a_stream_closes_the_connection(
     simulator: RunningSimulator, provider: str

@@ -13,7 +13,7 @@ from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTr
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import StreamingModel
+from services.generation.models.streaming import StreamingModel, drain
 
 FINISHES = {
     "end_turn": Finish.STOP,
@@ -62,6 +62,7 @@ class AnthropicModel(StreamingModel):
                 elif event.type == "message_stop":
                     left = _left(events.response.headers)
                     yield Finished(self._finish(finish), self._spent(read, written), left)
+                    await drain(events)
                     return
         raise StreamTruncated(self._target)
 

@@ -26,7 +26,7 @@ from meshkit.providers.errors import (
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import StreamingModel
+from services.generation.models.streaming import StreamingModel, drain
 
 FINISHES = {
     "COMPLETE": Finish.STOP,
@@ -56,7 +56,8 @@ class CohereModel(StreamingModel):
         ) as raw:
             # The SDK's own reader skips an event that is no JSON, and logs what it says: the
             # answer would lack words that nobody misses.
-            async for event in EventSource(raw.response).aiter_sse():
+            sent = EventSource(raw.response).aiter_sse()
+            async for event in sent:
                 if not event.data or event.data == "[DONE]":
                     continue
                 content = json.loads(event.data)
@@ -72,6 +73,7 @@ class CohereModel(StreamingModel):
                         self._spent(delta.get("usage") or {}),
                         Left(int(left) if left.isdigit() else None),
                     )
+                    await drain(sent)
                     return
         raise StreamTruncated(self._target)
 

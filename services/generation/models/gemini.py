@@ -13,7 +13,7 @@ from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTr
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import StreamingModel
+from services.generation.models.streaming import StreamingModel, drain
 
 FINISHES = {types.FinishReason.STOP: Finish.STOP, types.FinishReason.MAX_TOKENS: Finish.MAX_TOKENS}
 BLOCKED = frozenset(
@@ -67,6 +67,7 @@ class GeminiModel(StreamingModel):
                         yield part.text
                 if candidate and candidate.finish_reason:
                     yield Finished(self._finish(candidate.finish_reason), self._spent(usage))
+                    await drain(chunks)
                     return
                 chunk = await anext(aiter(chunks), None)
             raise StreamTruncated(self._target)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any
 
 from meshkit.providers.attempt import Classify, until, within
 from meshkit.providers.catalogue import Model
@@ -12,6 +14,20 @@ from meshkit.providers.errors import StreamTruncated
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finished, Prompt, Spent
 from services.generation.models import accounting
+
+DRAIN_SECONDS = 0.2
+
+
+async def drain(rest: AsyncIterator[Any]) -> None:
+    """Reads what is left of a stream behind its closing event, which has no meaning any more.
+
+    A response that was not read to its end takes its connection with it, and the next call would
+    have to make another one.
+    """
+    with suppress(Exception):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in rest:
+                pass
 
 
 class StreamingModel(ABC):
