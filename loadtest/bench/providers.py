@@ -74,6 +74,8 @@ class Compared:
     ours: Summary
     overhead: Summary
     """Of each pair, what ours took more."""
+    cpu: Summary
+    """The same in time of the processor, which other programs disturb less."""
 
     def row(self) -> str:
         """A line of the table."""
@@ -81,7 +83,7 @@ class Compared:
         interval = f"[{over.low:+.3f}, {over.high:+.3f}]"
         return (
             f"{self.name:22} {self.bare.p50:8.3f} {self.ours.p50:8.3f} {over.p50:+8.3f} "
-            f"{interval:20} {over.p95:+8.3f}  n={over.count}"
+            f"{interval:20} {over.p95:+8.3f} {self.cpu.p50:+8.3f}  n={over.count}"
         )
 
 
@@ -227,21 +229,24 @@ class Ours:
 async def compare(name: str, bare: Call, ours: Call, rounds: int) -> Compared:
     """Both, in turn, whoever is first in turn as well."""
     taken: dict[Call, list[float]] = {bare: [], ours: []}
+    worked: dict[Call, list[float]] = {bare: [], ours: []}
     for call in (bare, ours) * 5:
         await call()
     for number in range(rounds):
         for call in (bare, ours) if number % 2 else (ours, bare):
-            began = time.perf_counter()
+            began, work = time.perf_counter(), time.process_time()
             await call()
             taken[call].append((time.perf_counter() - began) * 1000)
+            worked[call].append((time.process_time() - work) * 1000)
     over = [mine - plain for plain, mine in zip(taken[bare], taken[ours], strict=True)]
-    return Compared(name, summary(taken[bare]), summary(taken[ours]), summary(over))
+    cpu = [mine - plain for plain, mine in zip(worked[bare], worked[ours], strict=True)]
+    return Compared(name, summary(taken[bare]), summary(taken[ours]), summary(over), summary(cpu))
 
 
 async def bench(rounds: int) -> list[Compared]:
     """Every operation, shown as it is done."""
     print(
-        f"{'milliseconds':22} {'bare':>8} {'ours':>8} {'more':>8} {'95 % interval':20} {'p95':>8}"
+        f"{'milliseconds':22} {'bare':>8} {'ours':>8} {'more':>8} {'95 % interval':20} {'p95':>8} {'cpu':>8}"
     )
     found: list[Compared] = []
     with RunningSimulator.start() as providers:
@@ -277,6 +282,7 @@ def main() -> int:
                 "p50_ms": round(each.overhead.p50, 3),
                 "interval_ms": [round(each.overhead.low, 3), round(each.overhead.high, 3)],
                 "p95_ms": round(each.overhead.p95, 3),
+                "cpu_p50_ms": round(each.cpu.p50, 3),
             }
             for each in found
         },
