@@ -246,7 +246,8 @@ async def compare(name: str, bare: Call, ours: Call, rounds: int) -> Compared:
 async def bench(rounds: int) -> list[Compared]:
     """Every operation, shown as it is done."""
     print(
-        f"{'milliseconds':22} {'bare':>8} {'ours':>8} {'more':>8} {'95 % interval':20} {'p95':>8} {'cpu':>8}"
+        f"{'milliseconds':22} {'bare':>8} {'ours':>8} {'more':>8} {'95 % interval':20}"
+        f" {'p95':>8} {'cpu':>8}"
     )
     found: list[Compared] = []
     with RunningSimulator.start() as providers:
