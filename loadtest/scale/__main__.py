@@ -48,7 +48,8 @@ async def scale(options: argparse.Namespace) -> dict[str, Any]:
                     if count == min(options.projects):
                         if count == 1:
                             curves[rows] = await measure.curve(owner, table, asked)
-                        kept[rows] = _rounded(asdict(await keep(owner, url, table, corpus)))
+                        if options.keep:
+                            kept[rows] = _rounded(asdict(await keep(owner, url, table, corpus)))
                     await drop(owner, table)
             await owner.close()
     report(curves, kept)
@@ -110,6 +111,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--projects", type=int, nargs="+", default=[1, 100, 1000])
     parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument(
+        "--keep",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure inserts, vacuum and rebuild too, which take longest",
+    )
     parser.add_argument("--plot", type=Path, help="write the recall and latency curve here, as SVG")
     options = parser.parse_args()
     print(HEAD, flush=True)
