@@ -17,7 +17,8 @@ from meshkit.database.pool import Database
 from meshkit.errors import InvalidInput, PermissionDenied
 from services.retrieval import reading
 from services.retrieval.candidates import Viewer
-from services.retrieval.filling.lives import IndexedSpace, SpaceLives
+from services.retrieval.filling.describing import IndexedSpace
+from services.retrieval.filling.lives import SpaceLives
 from services.retrieval.filling.registry import SpaceState
 from services.retrieval.fusion import Fusion
 from services.retrieval.hits import Hit

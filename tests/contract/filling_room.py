@@ -24,6 +24,7 @@ from services.retrieval.filling.lives import SpaceLives
 from services.retrieval.filling.registry import KnownSpace, SpaceState
 from services.retrieval.filling.work import SpaceWork
 from services.retrieval.passages import Vectors
+from services.retrieval.search import Query
 from services.retrieval.upstream import QueryVector
 from tests.contract.retrieval_room import Room, open_room
 
@@ -114,6 +115,23 @@ class Models:
 
 
 @dataclass
+class Asked:
+    """Questions asked again and again, and what was wrong with their answers."""
+
+    spaces: Counter[str] = field(default_factory=Counter)
+    """Answers by the space they were found in."""
+    wrong: list[str] = field(default_factory=list)
+
+    async def by(self, space: str) -> None:
+        """Returns when a question was answered from a space."""
+
+        async def answered() -> bool:
+            return self.spaces[space] > 0
+
+        await until(answered)
+
+
+@dataclass
 class Filling:
     """Retrieval's parts with two models."""
 
@@ -151,6 +169,32 @@ class Filling:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def asking(self, project: str, text: str) -> AsyncIterator[Asked]:
+        """Asks for a text that is there, inside the block."""
+        asked = Asked()
+
+        async def ask() -> None:
+            while True:
+                answer = await self.room.search(project, Query(text, rerank=False))
+                best = answer.hits[0]
+                if best.chunk.text != text or answer.degraded:
+                    asked.wrong.append(f"{best.chunk.text} {list(answer.degraded)}")
+                elif abs(best.signals.dense_similarity - 1.0) > 2e-3:
+                    # Another model's vector of the same text lies elsewhere.
+                    asked.wrong.append(f"{best.signals.dense_similarity} in {answer.space}")
+                asked.spaces[answer.space] += 1
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(ask())
+        try:
+            yield asked
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def filled(self, space: str) -> None:
         """Returns when nothing is missing in a space."""

@@ -65,9 +65,10 @@ async def test_a_space_is_filled_beside_the_active_one_and_switched_to(opened: F
     await opened.upload(here, "doc_1", texts(18))
     await opened.upload(here, "doc_2", texts(5, "valve"))
     await opened.upload(there, "doc_1", texts(3, "boiler"))
+    in_flight = await opened.models.embed_query("boiler number 1", seconds=1, bypass_cache=True)
     opened.models.gate.clear()
     await opened.lives.build(new)
-    async with opened.filling():
+    async with opened.filling(), opened.asking(there, "boiler number 1 of 3") as asked:
         await opened.models.entered.wait()
         # In the middle of it: an upload, a deletion, a new version, and questions.
         await opened.upload(there, "doc_3", texts(2, "fan"))
@@ -85,6 +86,16 @@ async def test_a_space_is_filled_beside_the_active_one_and_switched_to(opened: F
         # The same request again changes nothing.
         assert (await opened.lives.switch(new, "switch-1"))[:2] == (new, OLD)
         assert await found(opened, there, "fan number 1") == (["fan number 1 of 2"], [])
+        await asked.by(new)
+        # A question that was embedded before the switch is compared in its own space.
+        opened.room.spaces.forget(OLD)
+        late = await opened.room.search(
+            there, Query("boiler number 1", vector=in_flight, rerank=False)
+        )
+        assert (late.space, list(late.degraded)) == (OLD, ["dense_standby"])
+        assert late.hits[0].signals.dense_similarity == pytest.approx(
+            float(in_flight.vector @ model_vector(OLD, late.hits[0].chunk.text)), abs=2e-3
+        )
         await opened.upload(there, "doc_4", texts(3, "belt"))
         await opened.filled(OLD)
     live = await opened.live_texts()
@@ -92,6 +103,9 @@ async def test_a_space_is_filled_beside_the_active_one_and_switched_to(opened: F
     for space in (OLD, new):
         assert set(await opened.vectors(space)) == live
         assert await opened.mixed(space) == []
+    # Of the questions asked all the while none missed its text or was told of a failure, and
+    # each was compared with vectors of its own model.
+    assert asked.wrong == []
     # Nothing was paid for twice, not even what was deleted meanwhile.
     assert set(opened.models.texts.values()) == {1}
 

@@ -9,61 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from meshkit.database.pool import Database
 from meshkit.errors import MeshError, NotFound, Precondition
 from meshkit.logging import logger
+from services.retrieval.filling.describing import COUNTING_SECONDS, IndexedSpace, describe
 from services.retrieval.filling.registry import KnownSpace, SpaceService, SpaceState
-from services.retrieval.spaces import Duty, SpaceTables, check_version, dimensions_of
+from services.retrieval.spaces import Duty, SpaceTables, check_version
 
 log = logger(__name__)
 
 SWITCHING = timedelta(minutes=10)
 """How long both spaces of a switch are required at most, should its process die in the middle."""
 LOOK_SECONDS = 0.1
-COUNTING_SECONDS = 1800.0
-"""Longest look at every chunk of the corpus."""
-ROW_BYTES, NEIGHBOUR_BYTES = 190, 400
-"""Of a vector's row without its values: keys and their index; of its place in the graph. Measured
-over 10,000 rows of 384 dimensions: 2,125 bytes each, all told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What filling the rest of a space takes."""
-
-    tokens: int
-    micro_usd: int
-    bytes: int
-    truncated: int
-    """Chunks longer than the model reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedSpace:
-    """How far a space is filled, over all projects."""
-
-    name: str
-    state: SpaceState
-    duty: Duty
-    paused: bool
-    live: int
-    """Live chunks of the corpus."""
-    pending: int
-    """Of those, the ones without a vector here."""
-    stuck: int
-    """Of those, the ones whose own error keeps them waiting."""
-    trouble: str
-    bytes: int
-    estimate: Estimate | None = None
-
-    @property
-    def followed(self) -> bool:
-        """Whether what is missing is filled in."""
-        return self.duty in (Duty.FOLLOWED, Duty.REQUIRED)
 
 
 class SpaceLives:
@@ -99,62 +59,14 @@ class SpaceLives:
         """One step at a time in this process."""
 
     async def describe(self, name: str = "", *, estimate: bool = False) -> list[IndexedSpace]:
-        """Every space, or the one named, as it is now.
+        """Every space, or the one named, as it is now; see `describe`.
 
         Raises:
             NotFound: SPACE_UNKNOWN.
         """
         known = await self._service.spaces()
-        if name:
-            known = [_named(known, name)]
-        async with self._database.connection() as connection:
-            live: int = await connection.fetchval("SELECT retrieval.live_chunks()")
-            rows = await connection.fetch(
-                "SELECT s.space, s.number, s.duty, s.paused, s.trouble, b.pending, b.stuck, "
-                "b.reason, "
-                "pg_total_relation_size(to_regclass(format('retrieval.dense_%s', s.number))) "
-                "AS bytes FROM retrieval.space_table s "
-                "JOIN retrieval.space_backlog() b USING (number)"
-            )
-        ours = {row["space"]: row for row in rows}
-        found = []
-        for space in known:
-            row = ours.get(space.name)
-            duty = Duty(row["duty"]) if row else Duty.UNKNOWN
-            filling = row is not None and duty in (Duty.FOLLOWED, Duty.REQUIRED)
-            found.append(
-                IndexedSpace(
-                    name=space.name,
-                    state=space.state,
-                    duty=duty,
-                    paused=bool(row and row["paused"]),
-                    live=live,
-                    pending=min(row["pending"], live) if row and filling else live,
-                    stuck=row["stuck"] if row else 0,
-                    trouble=(row["trouble"] or row["reason"] or "") if row else "",
-                    bytes=(row["bytes"] or 0) if row else 0,
-                    estimate=await self._estimate(space, row["number"] if row else 0)
-                    if estimate
-                    else None,
-                )
-            )
-        return found
-
-    async def _estimate(self, space: KnownSpace, number: int) -> Estimate:
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(
-                "SELECT * FROM retrieval.measure_space($1, $2)",
-                number,
-                # What a tokenizer puts around a text counts too.
-                max(space.tokens_per_text - 2, 0) or 2**31 - 1,
-                timeout=COUNTING_SECONDS,
-            )
-        assert row is not None
-        return Estimate(
-            tokens=row["tokens"],
-            micro_usd=-(-row["tokens"] * space.micro_usd_per_million_tokens // 1_000_000),
-            bytes=row["chunks"] * estimated_row_bytes(dimensions_of(space.name)),
-            truncated=row["too_long"],
+        return await describe(
+            self._database, [_named(known, name)] if name else known, estimate=estimate
         )
 
     async def build(self, name: str) -> IndexedSpace:
@@ -384,11 +296,6 @@ class SpaceLives:
         self._tables.forget(space.name)
         self._wake.set()
         log.info("duty of a space", space=space.name, duty=duty.value)
-
-
-def estimated_row_bytes(dimensions: int) -> int:
-    """Bytes on disk that a vector takes: its row, and its copy in the graph."""
-    return 4 * dimensions + ROW_BYTES + NEIGHBOUR_BYTES
 
 
 def _named(known: Sequence[KnownSpace], name: str) -> KnownSpace:
