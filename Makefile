@@ -76,6 +76,10 @@ overload: $(INSTALLED) $(STUBS) ## find the knee, then offer 1x, 2x and 3x of it
 load: $(INSTALLED) $(STUBS) ## SCENARIO= against the simulator, SHORT=1 in minutes; writes HTML and JSON to reports/
 	$(VENV)/bin/python -m loadtest.load $(SCENARIO) $(if $(SHORT),--short) $(LOAD)
 
+.PHONY: calibrate
+calibrate: $(INSTALLED) $(STUBS) ## what the signals behind an answer are worth for the models of the mesh in DATA; DIR= data sets
+	$(VENV)/bin/python -m loadtest.calibrate $(DIR) --data $(DATA) --write
+
 bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against their floors
 	$(VENV)/bin/python -m loadtest.bench
 

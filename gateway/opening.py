@@ -46,6 +46,10 @@ def addresses() -> dict[str, str]:
     return {name: address for name, address in found.items() if address}
 
 
+PARTS = (("retrieval", "opensearch"),)
+"""What a service can do without, and says when it misses it."""
+
+
 def watch_services(process: Process[GatewaySettings], readiness: Readiness) -> None:
     """Makes every service whose address is known a part of the readiness report.
 
@@ -54,6 +58,26 @@ def watch_services(process: Process[GatewaySettings], readiness: Readiness) -> N
     for name in addresses():
         check = _health_of(process.channel(name), BY_NAME[name].grpc_service)
         readiness.add(name, check, required=name in GATEWAY.calls)
+    for name, part in PARTS:
+        if name in addresses():
+            check = _part_of(process.channel(name), f"{BY_NAME[name].grpc_service}/{part}")
+            readiness.add(part, check, required=False)
+
+
+def _part_of(channel: MeshChannel, part: str) -> Check:
+    """False when a service says that it misses a part; one that uses none says nothing."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def check() -> bool:
+        try:
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(service=part), timeout=HEALTH_SECONDS
+            )
+        except MeshError:
+            return True
+        return bool(answer.status != health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    return check
 
 
 def _health_of(channel: MeshChannel, service: str) -> Check:

@@ -127,6 +127,11 @@ class Process(Generic[S]):
             raise RuntimeError("this process has no gRPC server")
         self.server.add(register, servicer)
 
+    async def part(self, name: str, working: bool) -> None:
+        """Says whether a part is there without which this service does poorer work."""
+        if self.server is not None:
+            await self.server.set_part(name, working)
+
     def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs work beside the calls until the process stops.
 

@@ -370,6 +370,15 @@ class Server:
         for name in ("", *self._names):
             await self._health.set(name, status)
 
+    async def set_part(self, part: str, working: bool) -> None:
+        """Says whether something this service can do without is there, such as `opensearch`.
+
+        Asked of health as `<full name of the service>/<part>`.
+        """
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if working else known.NOT_SERVING
+        await self._health.set(f"{self._names[0]}/{part}", status)
+
     async def drain(self) -> None:
         """Sends callers elsewhere, lets calls in flight end, then stops.
 

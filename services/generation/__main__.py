@@ -19,7 +19,6 @@ from services.generation.abstractive import AbstractiveGenerator
 from services.generation.calls.finding import FindingCalls
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.calls.scoring import RerankCalls
-from services.generation.confidence import Thresholds
 from services.generation.extractive import ExtractiveGenerator
 from services.generation.failover import LanguageModels
 from services.generation.generator import Generator
@@ -51,7 +50,6 @@ async def start(process: Process[GenerationSettings]) -> None:
     quoting = ExtractiveGenerator(
         RerankCalls(rerank),
         limit=settings.scored_sentences,
-        thresholds=Thresholds(answer_logit=settings.answer_logit),
     )
     providers = provider_settings.load()
     try:
@@ -82,6 +80,7 @@ async def start(process: Process[GenerationSettings]) -> None:
             release=settings.release,
             keeps_sentences=settings.interrupted == "continue",
             use_cache=settings.cache_hours > 0,
+            similarity=settings.semantic_cache_similarity,
         ),
     )
     writing = Writing(

@@ -13,9 +13,10 @@ from dataclasses import replace
 from meshkit.logging import logger
 from meshkit.providers.errors import ProviderError
 from meshkit.usage import Spend
+from services.generation.abstention import not_found, says_not_found
 from services.generation.answers import Draft, Switched, Usage
 from services.generation.failover import LanguageModels, Serving
-from services.generation.generator import NOT_FOUND, Generator
+from services.generation.generator import Generator
 from services.generation.language_model import Finished, Message, Prompt, Role
 from services.generation.markers import MarkerFilter
 from services.generation.passages import Passage
@@ -81,8 +82,8 @@ class AbstractiveGenerator:
     ) -> AsyncGenerator[str | Switched | Draft, None]:
         """The model's text, then one `Draft`."""
         if not passages:
-            yield NOT_FOUND
-            yield Draft((), None, True)
+            yield not_found(question)
+            yield Draft((), True)
             return
         pieces = self._written(question, passages, max_tokens, seconds, spend, so_far)
         begun = False
@@ -156,10 +157,9 @@ class AbstractiveGenerator:
                 elif piece := shown.close() if isinstance(step, Finished) else shown.feed(step):
                     yield piece
         answer = shown.text
-        abstained = answer.strip().startswith(NOT_FOUND)
+        abstained = says_not_found(answer)
         yield Draft(
             quotes=() if abstained else supporting_quotes(answer, passages),
-            evidence=None,
             abstained=abstained,
             usage=_usage(spend),
             provider=serving.provider,

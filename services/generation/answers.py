@@ -4,16 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
+from services.generation.confidence import Ballot, Confidence
 from services.generation.passages import Chunk, Location, Passage
-
-
-class Confidence(Enum):
-    """How far an answer can be trusted."""
-
-    VERIFIED = "verified"
-    GROUNDED = "grounded"
-    MIXED = "mixed"
-    UNGROUNDED = "ungrounded"
 
 
 class CacheStatus(Enum):
@@ -21,6 +13,7 @@ class CacheStatus(Enum):
 
     NONE = "none"
     EXACT = "exact"
+    SEMANTIC = "semantic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +81,6 @@ class Draft:
 
     quotes: tuple[Quote, ...]
     """Quotes in the order of the text; empty when it does not quote."""
-    evidence: float | None
-    """Logit of the best sentence for the question; None when nobody scored it."""
     abstained: bool
     """Whether the text says that the sources do not answer."""
     usage: tuple[Usage, ...] = ()
@@ -98,6 +89,10 @@ class Draft:
     provider: str = ""
     """Who wrote it; empty means the generator's own provider and model."""
     model: str = ""
+    support: float | None = None
+    """Probability by vote that the sources answer the question; None when nobody voted."""
+    ballot: Ballot | None = None
+    """How the votes were counted."""
 
 
 @dataclass(frozen=True, slots=True)

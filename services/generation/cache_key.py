@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from services.generation.answers import Question
 
@@ -34,14 +35,49 @@ def cache_key(
         project_id: Project.
         principals: What the caller is; others may see other documents.
         corpus_epoch: State of the corpus; any activation or removal changes it.
-        model: Provider and model, `local/extractive-1`.
+        model: Provider and model, `local/extractive-2`.
     """
+    parts = _circumstances(question, project_id, principals, corpus_epoch, model)
+    return _digest(
+        {
+            **parts,
+            "question": normalised(question.text),
+            "searched": normalised(searched),
+        }
+    )
+
+
+def scope_key(
+    question: Question,
+    *,
+    project_id: str,
+    principals: Sequence[str],
+    corpus_epoch: int,
+    model: str,
+    space: str,
+) -> bytes:
+    """32 bytes; equal for all questions of which one may be given another's answer.
+
+    Args:
+        question: Only its filter and length count.
+        project_id: See `cache_key`.
+        principals: See `cache_key`.
+        corpus_epoch: See `cache_key`.
+        model: See `cache_key`.
+        space: Embedding space of the questions' vectors.
+    """
+    parts = _circumstances(question, project_id, principals, corpus_epoch, model)
+    return _digest({**parts, "space": space})
+
+
+def _circumstances(
+    question: Question, project_id: str, principals: Sequence[str], corpus_epoch: int, model: str
+) -> dict[str, Any]:
+    """What an answer depends on besides the wording."""
     wanted = question.filter
     after, before = wanted.activated_after, wanted.activated_before
-    parts = {
+    return {
         "project": project_id,
-        "question": normalised(question.text),
-        "searched": normalised(searched),
         "principals": sorted(principals),
         "labels": wanted.labels,
         "documents": wanted.document_ids,
@@ -51,4 +87,7 @@ def cache_key(
         "model": model,
         "max_tokens": question.max_tokens,
     }
+
+
+def _digest(parts: dict[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()

@@ -4,7 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from services.generation.answers import CacheStatus, Citation, Confidence, Done, Sources
+from services.generation.answers import CacheStatus, Citation, Done, Sources
+from services.generation.confidence import Confidence
 from services.generation.passages import Chunk, Location, Passage
 
 

@@ -6,10 +6,13 @@ shared words (rare ones count more), numbers where the question wants one, and p
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from services.generation.names import names
 from services.generation.passages import Passage, units
 
 
@@ -24,6 +27,11 @@ class Candidate:
     order: int
     """Place among all candidates in reading order, passage by passage."""
     is_row: bool
+    heading: str = ""
+    """The nearest heading above it inside its chunk; empty when the chunk has none."""
+    share: float = 0.0
+    """Of the question's words, weighed by how rare they are in what was found, the part that it
+    and the place it stands at hold; 0 to 1."""
 
     @property
     def text(self) -> str:
@@ -35,8 +43,9 @@ class Candidate:
         """What the cross-encoder reads: where the sentence stands, then the sentence."""
         chunk = self.passage.chunk
         place = [_clip(chunk.title, 60)]
-        if chunk.location.headings:
-            place.append(_clip(chunk.location.headings[-1], 80))
+        above = self.heading or (chunk.location.headings[-1] if chunk.location.headings else "")
+        if above:
+            place.append(_clip(above, 80))
         return f"{' - '.join(part for part in place if part)}: {_clip(flat(self.text), 500)}"
 
 
@@ -51,14 +60,27 @@ _WANTS_NUMBER = re.compile(
 _COMMON_WORDS = """
     a an and are as at be been by did do does for from had has have how in is it its many much of
     on or that the their there these this to was were what when where which who whom whose why
-    will with der die das und in zu wie was wer wo wann ist sind ein eine"""
+    will with
+    der die das den dem des und oder in im zu zum zur von vom für mit auf aus bei nach über um durch
+    wie was wer wen wem wo wann warum wieso welche welcher welches welchen welchem ist sind wird
+    wurde wurden werden hatte haben ein eine einen einem einer eines sich nicht auch als dass es
+    le la les un une des du de et ou en dans pour par sur avec est sont quel quelle quels quelles
+    qui que où quand comment pourquoi combien
+    el los las una y o del con por para es son qué cuál quién cuándo dónde cómo
+    il lo gli di che e per è sono quale chi quando dove come perché
+    het een en van op met voor zijn wat welke wie waar wanneer hoe"""
 _COMMON = frozenset(_COMMON_WORDS.split())
+_STEM = 7
 _MINIMUM_CHARACTERS = 12
 _MAXIMUM_CHARACTERS = 700
 _ENDS_IN_PAGE = re.compile(r"\|\s*(?:page\s*)?\d{1,4}$")
 _PLAIN_WORDS = re.compile(r"[A-Za-zÀ-ɏ]+(?:\s+[A-Za-zÀ-ɏ]+)*")
 _DIGITS = re.compile(r"\d+")
-_NAME = re.compile(r"(?<=[\w,)'’\"”] )[A-Z][\w&-]*[^\W\d_][\w&-]*")
+_HEADING = re.compile(
+    r"(?:#{1,6}\s+|(?:§\s*\d{1,3}|\d{1,3}(?:\.\d{1,3})+\.?|\d{1,3}\.)\s+(?=[^\W\d_a-z]))"
+    r"(?P<text>[^.?!;:]{2,80})"
+)
+"""A line of Markdown or with a number that heads what follows: `## Leave`, `2.1 Vacation`."""
 
 
 def flat(text: str) -> str:
@@ -67,15 +89,28 @@ def flat(text: str) -> str:
 
 
 def terms(text: str) -> list[str]:
-    """Words to compare by: lower case, a plural's s off; pairs where no spaces are written."""
+    """Words to compare by, without function words; pairs where no spaces are written.
+
+    Lower case, without accents, a plural's s and what stands behind the seventh letter: endings
+    differ, in German more than in English.
+    """
     found: list[str] = []
     for match in _WORD.finditer(text.lower()):
         word = match.group()
         if _CJK.search(word):
             found += [word[i : i + 2] for i in range(max(1, len(word) - 1))]
         elif word not in _COMMON:
-            found.append(word[:-1] if len(word) > 3 and word.endswith("s") else word)
+            found.append(_stem(word))
     return found
+
+
+@lru_cache(maxsize=20_000)
+def _stem(word: str) -> str:
+    if not word.isascii():
+        parts = unicodedata.normalize("NFKD", word)
+        word = "".join(part for part in parts if not unicodedata.combining(part))
+    word = word[:-1] if len(word) > 3 and word.endswith("s") else word
+    return word[:_STEM] if word.isalpha() else word
 
 
 def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[Candidate]:
@@ -84,12 +119,16 @@ def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[C
     if not pool:
         return []
     held = [Counter(terms(candidate.text)) for candidate in pool]
-    places = [frozenset(_place_terms(candidate.passage)) for candidate in pool]
+    places = [
+        frozenset([*_place_terms(candidate.passage), *terms(candidate.heading)])
+        for candidate in pool
+    ]
     wanted = list(dict.fromkeys(terms(question)))
     weights = _rarity(wanted, held)
     wants_number = _WANTS_NUMBER.search(question) is not None
     ranks = {passage.marker: rank for rank, passage in enumerate(passages)}
     titles = {passage.marker: title_match(question, passage) for passage in passages}
+    total = sum(weights.values()) or 1.0
     scores: list[float] = []
     before = 0.0
     for index, candidate in enumerate(pool):
@@ -97,10 +136,11 @@ def candidates(question: str, passages: Sequence[Passage], limit: int) -> list[C
         own += 0.3 * sum(
             weights[term] for term in wanted if term in places[index] and term not in held[index]
         )
+        pool[index] = replace(candidate, share=min(1.0, own / total))
         own /= 1 + 0.004 * max(0, len(candidate.text) - 200)
         score = own + (0.15 * before if candidate.start else 0.0)
         if wants_number and any(character.isdigit() for character in candidate.text):
-            score += 0.15 * sum(weights.values()) / max(1, len(weights))
+            score += 0.15 * total / max(1, len(weights))
         score += 0.5 / (1 + ranks[candidate.passage.marker])
         score += 0.5 * titles[candidate.passage.marker]
         scores.append(score)
@@ -115,9 +155,13 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
     running = _running_lines(passages)
     for passage in passages:
         headings = {flat(heading).lower() for heading in passage.chunk.location.headings}
+        above = ""
         for unit in units(passage.chunk.text):
             text = unit.of(passage.chunk.text)
             key = flat(text).lower()
+            if heading := _HEADING.fullmatch(flat(text)):
+                above = heading["text"]
+                continue
             # Chunks overlap and filings repeat themselves: the better passage keeps the sentence.
             same = f"{passage.chunk.document_id}\n{key}"
             if same in seen or not _answers(key) or _masked(key) in running:
@@ -125,7 +169,7 @@ def _all(passages: Sequence[Passage]) -> Iterable[Candidate]:
             if key in headings or _is_fragment(text, is_row=unit.is_row):
                 continue
             seen.add(same)
-            yield Candidate(passage, unit.start, unit.end, order, unit.is_row)
+            yield Candidate(passage, unit.start, unit.end, order, unit.is_row, above)
             order += 1
 
 
@@ -198,14 +242,28 @@ _QUARTERS = (("first", "q1"), ("second", "q2"), ("third", "q3"), ("fourth", "q4"
 
 
 def title_match(question: str, passage: Passage) -> int:
-    """How many of the question's words the document's title holds.
+    """How many of the question's words the document's title holds."""
+    return len(_in_title(question, passage))
 
-    Of the filings of several quarters the title alone may say which one a figure belongs to.
+
+def title_names(question: str, passage: Passage) -> int:
+    """How many of the question's numbers and names the document's title holds.
+
+    Of the filings of several quarters the title alone may say which one a figure belongs to. A
+    word such as "policy" in a title says nothing of the kind.
     """
+    of_question = names(question)
+    return sum(
+        word in of_question or any(character.isdigit() for character in word)
+        for word in _in_title(question, passage)
+    )
+
+
+def _in_title(question: str, passage: Passage) -> set[str]:
     asked = question.lower()
     for word, short in _QUARTERS:
         asked = asked.replace(f"{word} quarter", f"{word} quarter {short}")
-    return len(set(terms(asked)) & set(terms(passage.chunk.title)))
+    return set(terms(asked)) & set(terms(passage.chunk.title))
 
 
 def is_named_row(question: str, candidate: Candidate) -> bool:
@@ -225,24 +283,6 @@ def coverage(question: str, candidate: Candidate) -> float:
     wanted = set(terms(question))
     held = set(terms(candidate.text)) | set(_place_terms(candidate.passage))
     return len(wanted & held) / len(wanted) if wanted else 0.0
-
-
-def names(question: str) -> frozenset[str]:
-    """Names in a question: capitalised words behind its first one, without a possessive.
-
-    Empty where capitals mean little, as in German or in a question typed in capitals.
-    """
-    found = frozenset(name.lower() for name in _NAME.findall(question))
-    words = _WORD.findall(question)
-    capitals = sum(word[0].isupper() for word in words)
-    return found if 2 * capitals <= len(words) else frozenset()
-
-
-def lacks(passage: Passage, wanted: frozenset[str]) -> bool:
-    """Whether a passage and its title mention none of the names."""
-    chunk = passage.chunk
-    held = " ".join([chunk.title, *chunk.location.headings, chunk.text]).lower()
-    return bool(wanted) and not any(name in held for name in wanted)
 
 
 def alike(one: Candidate, other: Candidate) -> bool:

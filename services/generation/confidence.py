@@ -1,24 +1,92 @@
-"""How far an answer can be trusted, from signals that were measured. Pure."""
+"""How far an answer can be trusted: several weak signals vote. Pure.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+No single number tells whether a source answers a question: a cross-encoder trained on prose scores
+a table low and a near miss high, an embedding finds everything on the subject alike. So each signal
+gives a vote, for or against, that counts as much as it was worth on questions whose answers are
+known (`calibration.py`). The sum is the log-odds that the sources answer the question.
+"""
 
-from services.generation.answers import Confidence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+
+_EXTREME = 3.0
+"""Spreads from the centre beyond which a signal counts no more: votes stay weak."""
+
+
+class Confidence(Enum):
+    """How far an answer can be trusted."""
+
+    VERIFIED = "verified"
+    GROUNDED = "grounded"
+    MIXED = "mixed"
+    UNGROUNDED = "ungrounded"
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Where the signals begin to mean something.
+class Signals:
+    """What is known about a quoted sentence before anybody checks it; None is not known."""
 
-    The logits belong to ms-marco-MiniLM-L-12-v2 (int8) over single sentences and the similarity to
-    bge-small-en-v1.5; another model needs other numbers. Measured on xquad-en-abstain, see the
-    table in README.md.
+    evidence: float | None = None
+    """Logit of the cross-encoder for question and sentence, corrected by `Rules`."""
+    share: float | None = None
+    """Part of the question's words that the sentence and its place hold, by rarity, 0 to 1."""
+    similarity: float | None = None
+    """Cosine of question and chunk."""
+    agreement: float | None = None
+    """1 when the chunk was found by meaning and by words, else 0."""
+
+
+SIGNALS = tuple(one.name for one in fields(Signals))
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a signal counts."""
+
+    weight: float
+    """Log-odds of one spread."""
+    centre: float
+    """Where it says nothing."""
+    spread: float
+    """Standard deviation on the questions it was calibrated with."""
+
+    def of(self, value: float | None) -> float:
+        """Log-odds of a value; a signal that is not known does not vote."""
+        if value is None:
+            return 0.0
+        return self.weight * max(-_EXTREME, min(_EXTREME, (value - self.centre) / self.spread))
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """How the signals are counted, for models that were measured together."""
+
+    bias: float
+    votes: Mapping[str, Vote]
+    """By name of the signal."""
+    answer: float
+    """Probability below which the sources are said not to answer."""
+    verified: float
+    """Probability from which an answer may be called verified."""
+
+    def support(self, signals: Signals) -> float:
+        """Probability that the sources answer the question, 0 to 1."""
+        odds = self.bias + sum(vote.of(getattr(signals, name)) for name, vote in self.votes.items())
+        return 1 / (1 + math.exp(-odds))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Corrections of a cross-encoder's logit, which was trained on prose and not on filings.
+
+    In logits of ms-marco-MiniLM-L-12-v2; chosen by hand on questions about 10-Q filings.
     """
 
-    answer_logit: float = -4.0
-    """Best sentence below it: the sources do not answer the question."""
-    scoped_logit: float = -7.0
-    """The same where the question names its documents and they were searched one by one."""
+    scoped_bonus: float = 3.0
+    """Added where the question names its documents and they were searched one by one: half of
+    "is it in there" is answered then."""
     facet_gap: float = 8.0
     """Of several documents each gives its best sentence when it scores at most so much less than
     the best of all."""
@@ -30,47 +98,44 @@ class Thresholds:
     """Taken off a sentence whose passage lacks the names of the question while others have them."""
     unknown_name_doubt: float = 8.0
     """Taken off when no passage has any of the names."""
+    acronym_doubt: float = 2.0
+    """The same where the only names are short words in capitals: "PTO" may mean "vacation"."""
     no_amount_doubt: float = 2.0
     """Taken off a sentence without a number when the question asks how many or how much."""
     title_doubt: float = 1.5
-    """Taken off per word of the question that another document's title holds and this one's not."""
-    verified_logit: float = 6.0
-    """Best sentence at or above it: one signal for VERIFIED."""
-    verified_similarity: float = 0.65
-    """Cosine of question and cited chunk at or above it: another one."""
+    """Taken off per number or name of the question that another document's title holds and this
+    one's not."""
     answer_coverage: float = 0.5
-    """Without a cross-encoder: share of the question's weight the best sentence must hold."""
+    """Without any calibration: share of the question's words the best sentence must hold."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """What is known about an answer."""
+class Checked:
+    """What is known about an answer when it is complete."""
 
     abstained: bool
     """The answer says that it does not know."""
     groundedness: float | None
     """Share of supported sentences; None when it could not be checked."""
-    evidence: float | None
-    """Logit of the best sentence; None when not scored."""
-    similarity: float
-    """Best cosine of question and cited chunk; 0 without the dense index."""
-    lists_agree: bool
-    """A cited chunk was found by meaning and by words."""
+    support: float | None
+    """Probability by vote that the sources answer the question; None when there was no ballot."""
+    ballot: Ballot | None
     degraded: Sequence[str] = ()
     """Stages that were missing."""
 
 
-def judge(signals: Signals, thresholds: Thresholds = Thresholds()) -> Confidence:
-    """The confidence of an answer."""
-    if signals.abstained or signals.groundedness == 0:
+def judge(checked: Checked) -> Confidence:
+    """The confidence of an answer: the grounding's word, then the vote.
+
+    Without a ballot nothing is known of what the scores mean, and nothing is verified.
+    """
+    if checked.abstained or checked.groundedness == 0:
         return Confidence.UNGROUNDED
-    if signals.groundedness is None or signals.groundedness < 1:
+    if checked.groundedness is None or checked.groundedness < 1:
         return Confidence.MIXED
-    strong = (
-        signals.evidence is not None
-        and signals.evidence >= thresholds.verified_logit
-        and signals.similarity >= thresholds.verified_similarity
-        and signals.lists_agree
-        and not signals.degraded
-    )
+    if checked.support is None or checked.ballot is None:
+        return Confidence.GROUNDED
+    if checked.support < checked.ballot.answer:
+        return Confidence.MIXED
+    strong = checked.support >= checked.ballot.verified and not checked.degraded
     return Confidence.VERIFIED if strong else Confidence.GROUNDED

@@ -7,9 +7,6 @@ from meshkit.usage import Spend
 from services.generation.answers import Draft, Switched
 from services.generation.passages import Passage
 
-NOT_FOUND = "I could not find this in the documents."
-"""What an answer says when the sources do not hold it."""
-
 
 class Generator(Protocol):
     """Writes an answer from passages."""

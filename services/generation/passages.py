@@ -53,6 +53,8 @@ class Passage:
     """Rank in the dense list, from 1; 0 when not in it."""
     dense_similarity: float = 0.0
     """Cosine; meaningful with a dense rank."""
+    space: str = ""
+    """Embedding space of the search; empty when it went by words only."""
     lexical_rank: int = 0
     """Rank in the lexical list, from 1; 0 when not in it."""
     rerank_score: float | None = None
@@ -90,7 +92,7 @@ _FIGURE = re.compile(r"^[($€£¥+\-–—]*\d[\d.,]*[%)]*$|^[—–-]$|^[$€�
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[\"'“‘(\[]?[^\W_a-zß-ÿ])|[。！？；][”」』）]*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Inc|Corp|Co|Ltd|vs|approx|Fig|Sec|Art|Abs|Jr|Sr"
-    r"|bzw|usw|ca|e\.g|i\.e|z\.B|d\.h|U\.S|U\.K|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
+    r"|bzw|usw|ca|Chr|[a-z]|e\.g|i\.e|z\.B|d\.h|U\.S|U\.K|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
 _WRAPPED = 0.6
 """A line at least this share of its block's longest one was broken by the page's width."""

@@ -19,11 +19,11 @@ from meshkit.ids import new_id
 from meshkit.logging import logger
 from meshkit.usage import Budget, Spend
 from services.generation import citations, confidence, follow_up, scoped_search
+from services.generation.answer_cache import AnswerCache, Asked, Kept
 from services.generation.answers import (
     CacheStatus,
     Citation,
     Cited,
-    Confidence,
     Delta,
     Done,
     Draft,
@@ -36,11 +36,10 @@ from services.generation.answers import (
     Sources,
     Usage,
 )
-from services.generation.cache_key import cache_key
 from services.generation.calls.finding import FindingCalls, QueryVector
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.candidates import flat
-from services.generation.confidence import Signals
+from services.generation.confidence import Checked, Confidence
 from services.generation.generator import Generator
 from services.generation.passages import Chunk
 from services.generation.stopwatch import Stopwatch
@@ -63,6 +62,8 @@ class AnswerPolicy:
     keeps_sentences: bool = True
     """Whether whole sentences stay when another model goes on in the middle of an answer."""
     use_cache: bool = True
+    similarity: float = 0.0
+    """Cosine from which a question may be given the answer to another one; 0 never."""
 
 
 @dataclass(slots=True)
@@ -75,10 +76,17 @@ class _Work:
     caller: RequestContext
     spend: Spend
     """Told what calls to a language model took."""
+    vector: QueryVector | None = None
+    """The question's, once it is known."""
     text: str = ""
     draft: Draft | None = None
     usage: list[Usage] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
+
+    @property
+    def asked(self) -> Asked:
+        """What an answer is kept under."""
+        return Asked(self.question, self.searched, self.caller)
 
 
 class Answerer:
@@ -100,6 +108,12 @@ class Answerer:
         self._store = store
         self._budget = budget
         self._policy = policy
+        self._cache = AnswerCache(
+            store,
+            finding,
+            f"{generator.provider}/{generator.model}",
+            similarity=policy.similarity,
+        )
 
     async def answer(
         self, question: Question, caller: RequestContext
@@ -129,16 +143,17 @@ class Answerer:
         work = await self._begin(question, caller, watch, spend)
         embedding = asyncio.create_task(self._embed(work))
         try:
-            kept = await self._cached(work)
-            if kept is not None:
-                async with aclosing(self._again(work, *kept)) as events:
-                    async for event in events:
-                        yield event
-                return
-            vector = await embedding
+            kept = await self._cached(work, embedding)
+            vector = None if kept is not None else await embedding
         finally:
             embedding.cancel()
             await asyncio.gather(embedding, return_exceptions=True)
+        if kept is not None:
+            async with aclosing(self._again(work, kept)) as events:
+                async for event in events:
+                    yield event
+            return
+        work.vector = vector
         with watch.stage("search"):
             found = await scoped_search.find(
                 self._finding,
@@ -188,66 +203,33 @@ class Answerer:
         work.usage += vector.usage
         return vector
 
-    # The exact answer cache.
-
-    def _key(self, work: _Work, corpus_epoch: int) -> bytes:
-        return cache_key(
-            work.question,
-            work.searched,
-            project_id=work.caller.project_id,
-            principals=work.caller.principals,
-            corpus_epoch=corpus_epoch,
-            model=f"{self._generator.provider}/{self._generator.model}",
-        )
-
-    async def _cached(self, work: _Work) -> tuple[Sources, Done] | None:
-        """An answer given before over the same corpus; a cache that fails is no cache."""
-        if work.question.bypass_cache or not self._policy.use_cache:
+    async def _cached(
+        self, work: _Work, embedding: asyncio.Task[QueryVector | None]
+    ) -> Kept | None:
+        """An answer given before over the same corpus: to this question, or to one alike."""
+        if not self._uses_cache(work):
             return None
         with work.watch.stage("cache"):
-            try:
-                epoch = await self._finding.corpus_epoch(
-                    work.searched, work.question.filter, seconds=work.watch.share(0.1, 1.0)
-                )
-                return await self._store.cached(
-                    work.caller.project_id, self._key(work, epoch), epoch
-                )
-            except MeshError as error:
-                log.warning("answering without the cache", reason=error.reason)
+            epoch = await self._cache.epoch(work.asked, seconds=work.watch.share(0.1, 1.0))
+            if epoch is None:
                 return None
+            if kept := await self._cache.exact(work.asked, epoch):
+                return kept
+            return await self._cache.alike(work.asked, epoch, await embedding)
 
-    async def _again(
-        self, work: _Work, sources: Sources, kept: Done
-    ) -> AsyncGenerator[Event, None]:
+    def _uses_cache(self, work: _Work) -> bool:
+        return self._policy.use_cache and not work.question.bypass_cache
+
+    async def _again(self, work: _Work, kept: Kept) -> AsyncGenerator[Event, None]:
         """The events of an answer that was kept."""
-        yield sources
+        yield kept.sources
         work.watch.mark("first_token")
-        yield Delta(kept.answer)
-        for citation in kept.citations:
+        yield Delta(kept.done.answer)
+        for citation in kept.done.citations:
             yield Cited(citation)
-        work.text = kept.answer
-        work.draft = Draft((), None, False, provider=kept.provider, model=kept.model)
-        yield await self._finished(work, kept.citations, kept.confidence, CacheStatus.EXACT)
-
-    async def _keep(self, work: _Work, found: Found, done: Done) -> None:
-        """Keeps a complete answer; nothing degraded or ungrounded."""
-        if (
-            work.question.bypass_cache
-            or not self._policy.use_cache
-            or done.degraded
-            or done.confidence is Confidence.UNGROUNDED
-        ):
-            return
-        try:
-            await self._store.keep(
-                work.caller.project_id,
-                self._key(work, found.corpus_epoch),
-                found.corpus_epoch,
-                Sources(found.passages),
-                done,
-            )
-        except MeshError as error:
-            log.warning("answer not kept", reason=error.reason)
+        work.text = kept.done.answer
+        work.draft = Draft((), False, provider=kept.done.provider, model=kept.done.model)
+        yield await self._finished(work, kept.done.citations, kept.done.confidence, kept.cache)
 
     # Writing and checking.
 
@@ -287,11 +269,21 @@ class Answerer:
         checked = await self._citations(work, quotes, grounding)
         for citation in checked:
             yield Cited(citation)
-        judged = confidence.judge(_signals(work, draft, found, checked, grounding))
+        judged = confidence.judge(
+            Checked(
+                abstained=draft.abstained,
+                groundedness=grounding.groundedness if grounding else None,
+                support=draft.support,
+                ballot=draft.ballot,
+                degraded=work.degraded,
+            )
+        )
         done = await self._finished(work, checked, judged, CacheStatus.NONE)
         # Of two models' making, it is not what the same question would be answered next time.
-        if not telling.switches:
-            await self._keep(work, found, done)
+        if self._uses_cache(work) and not telling.switches:
+            await self._cache.keep(
+                work.asked, found.corpus_epoch, work.vector, Sources(found.passages), done
+            )
         yield done
 
     async def _ground(self, work: _Work, found: Found, quotes: list[Quote]) -> Grounding | None:
@@ -363,22 +355,3 @@ class Answerer:
             log.warning("answer not recorded", answer_id=done.answer_id, reason=error.reason)
         work.watch.mark("total")
         return done
-
-
-def _signals(
-    work: _Work,
-    draft: Draft,
-    found: Found,
-    checked: tuple[Citation, ...],
-    grounding: Grounding | None,
-) -> Signals:
-    cited = {citation.marker for citation in checked}
-    passages = [passage for passage in found.passages if passage.marker in cited]
-    return Signals(
-        abstained=draft.abstained,
-        groundedness=grounding.groundedness if grounding else None,
-        evidence=draft.evidence,
-        similarity=max((p.dense_similarity for p in passages if p.dense_rank), default=0.0),
-        lists_agree=any(p.dense_rank and p.lexical_rank for p in passages),
-        degraded=work.degraded,
-    )

@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.generation.candidates import names, terms
+from services.generation.candidates import terms
+from services.generation.names import names
 from services.generation.passages import Passage
 from services.generation.periods import Period, periods, without_periods
 

@@ -16,7 +16,6 @@ from services.generation.answers import (
     CacheStatus,
     Citation,
     Cited,
-    Confidence,
     Delta,
     Done,
     Event,
@@ -27,6 +26,7 @@ from services.generation.answers import (
     Sources,
     Switched,
 )
+from services.generation.confidence import Confidence
 from services.generation.failover import Serving
 from services.generation.language_model import Finished, Message, Prompt, Role
 from services.generation.passages import Location, Passage
@@ -50,6 +50,7 @@ _ROLES = {
 _CACHES = {
     CacheStatus.NONE: generation_v1.CACHE_STATUS_NONE,
     CacheStatus.EXACT: generation_v1.CACHE_STATUS_EXACT,
+    CacheStatus.SEMANTIC: generation_v1.CACHE_STATUS_SEMANTIC,
 }
 
 

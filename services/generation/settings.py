@@ -31,10 +31,11 @@ class GenerationSettings(ServiceSettings, service="generation"):
     """Passages an answer is made from."""
     scored_sentences: int = Field(14, ge=2, le=64)
     """Sentences the local answerer has scored; each costs 6 to 11 ms of a core."""
-    answer_logit: float = -4.0
-    """Best sentence below this logit: the answer says that it does not know."""
     cache_hours: float = Field(24.0, ge=0)
     """How long an answer may be served again over an unchanged corpus; 0 turns the cache off."""
+    semantic_cache_similarity: float = Field(0.0, ge=0, le=1)
+    """Cosine from which a question in other words may be given the answer to one asked before, if
+    it also has the same names, numbers and words that mean something; 0 turns that off."""
     conversation_days: float = Field(30.0, gt=0)
     """How long conversations, answers and feedback are kept after their last use."""
 

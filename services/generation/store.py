@@ -1,5 +1,6 @@
 """What generation remembers: answers to serve again, conversations, answers and feedback."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +19,8 @@ _SEPARATOR = "\x1f"
 
 _PURGE_LOCK = 0x67656E70
 """With a project: writers hold it shared, a purge alone."""
+_NEAREST = 5
+"""Questions that are compared word by word."""
 _PURGES_REMEMBERED = timedelta(days=1)
 """Longer than any context or answer lasts."""
 
@@ -28,6 +31,23 @@ class Receipt:
 
     answers: int
     conversations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """What a question is found by when it is asked in other words."""
+
+    scope: bytes
+    """Questions of another scope are never compared."""
+    asked: str
+    """As it was searched for."""
+    vector: Sequence[float]
+    """Of the length of its space, which is part of the scope."""
+
+    @property
+    def literal(self) -> str:
+        """The vector as pgvector reads it."""
+        return f"[{','.join(map(repr, self.vector))}]"
 
 
 def owner_of(caller: RequestContext) -> str:
@@ -79,10 +99,36 @@ class Store:
         self._epochs[project_id] = corpus_epoch
         return cached_answer.decode(payload) if payload is not None else None
 
+    async def alike(
+        self, project_id: str, like: Alike, *, similarity: float
+    ) -> list[tuple[str, Sources, Done]]:
+        """Questions of the same scope at least so alike, with their answers, nearest first."""
+        async with self._database.project(project_id) as connection:
+            rows = await connection.fetch(
+                "SELECT asked, payload FROM ("
+                " SELECT asked, payload, vector <=> $2::text::public.vector AS distance"
+                " FROM generation.answer_cache WHERE scope = $1 AND expires_at > now()"
+                " ORDER BY distance LIMIT $3) AS nearest WHERE distance <= $4",
+                like.scope,
+                like.literal,
+                _NEAREST,
+                1 - similarity,
+            )
+        return [(row["asked"], *cached_answer.decode(row["payload"])) for row in rows]
+
     async def keep(
-        self, project_id: str, key: bytes, corpus_epoch: int, sources: Sources, done: Done
+        self,
+        project_id: str,
+        key: bytes,
+        corpus_epoch: int,
+        sources: Sources,
+        done: Done,
+        like: Alike | None = None,
     ) -> None:
-        """Keeps an answer to serve it again, unless its project was purged meanwhile."""
+        """Keeps an answer to serve it again, unless its project was purged meanwhile.
+
+        With `like` it is also found for questions that are alike.
+        """
         if not self._cache_lifetime:
             return
         async with self._database.project(project_id) as connection:
@@ -90,15 +136,19 @@ class Store:
                 return
             await connection.execute(
                 "INSERT INTO generation.answer_cache"
-                " (project_id, key, corpus_epoch, payload, expires_at)"
-                " VALUES ($1, $2, $3, $4, now() + $5)"
+                " (project_id, key, corpus_epoch, payload, expires_at, scope, asked, vector)"
+                " VALUES ($1, $2, $3, $4, now() + $5, $6, $7, $8::text::public.vector)"
                 " ON CONFLICT (project_id, key) DO UPDATE"
-                " SET payload = excluded.payload, expires_at = excluded.expires_at",
+                " SET payload = excluded.payload, expires_at = excluded.expires_at,"
+                " scope = excluded.scope, asked = excluded.asked, vector = excluded.vector",
                 project_id,
                 key,
                 corpus_epoch,
                 cached_answer.encode(sources, done),
                 self._cache_lifetime,
+                like.scope if like else None,
+                like.asked if like else None,
+                like.literal if like else None,
             )
 
     async def record(

@@ -83,7 +83,11 @@ async def start(process: Process[RetrievalSettings]) -> None:
         settings, database, spaces, projection, EmbeddingService(embedding), RerankService(rerank)
     )
     process.background("outbox", projection.run(outbox_work, settings.outbox_poll_seconds))
-    process.background("lexical index", rebuilds.keep(KEEP_SECONDS))
+
+    async def tell(working: bool) -> None:
+        await process.part(lexical.name, working)
+
+    process.background("lexical index", rebuilds.keep(KEEP_SECONDS, tell))
     process.background(
         "garbage",
         garbage.run(

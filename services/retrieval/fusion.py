@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 RRF_K = 60
 
@@ -36,9 +37,8 @@ class RankedList:
     scales from there (Bruch, Gai and Ingber 2023). None scales from the list's last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """An item of the fused ranking."""
+class Fused(NamedTuple):
+    """An item of the fused ranking; a tuple, because a search makes hundreds."""
 
     key: int
     score: float
@@ -50,17 +50,24 @@ def fuse(lists: Sequence[RankedList], method: Fusion = Fusion.RRF) -> list[Fused
     The result does not depend on the order of the lists, and appearing in one
     more of them never lowers an item's score.
     """
-    parts: dict[int, list[float]] = {}
-    for ranked in lists:
-        if ranked.weight <= 0:
-            continue
-        shares = _reciprocal(ranked) if method is Fusion.RRF else _min_max(ranked)
-        for key, share in zip(ranked.keys, shares, strict=True):
-            parts.setdefault(key, []).append(share)
-    # Sorted before they are added: floating-point sums depend on the order.
-    fused = [Fused(key, sum(sorted(shares))) for key, shares in parts.items()]
-    fused.sort(key=lambda item: (-item.score, item.key))
-    return fused
+    shares = [
+        dict(zip(ranked.keys, _shares(ranked, method), strict=True))
+        for ranked in lists
+        if ranked.weight > 0
+    ]
+    if len(shares) > 2:
+        keys = {key for of_list in shares for key in of_list}
+        # Sorted before they are added: floating-point sums of three depend on the order.
+        total = {
+            key: sum(sorted(of_list[key] for of_list in shares if key in of_list)) for key in keys
+        }
+    else:
+        total = shares[0] if shares else {}
+        for of_list in shares[1:]:
+            for key, share in of_list.items():
+                total[key] = total.get(key, 0.0) + share
+    ranking = sorted((-score, key) for key, score in total.items())
+    return [Fused(key, -score) for score, key in ranking]
 
 
 def fuse_to_depth(lists: Sequence[RankedList], method: Fusion, depth: int) -> list[Fused]:
@@ -77,7 +84,11 @@ def fuse_to_depth(lists: Sequence[RankedList], method: Fusion, depth: int) -> li
     first = {item.key for item in head}
     lowest = head[-1].score if head else 0.0
     below = [item for item in fuse(lists, method) if item.key not in first]
-    return head + [replace(item, score=min(item.score, lowest)) for item in below]
+    return head + [Fused(item.key, min(item.score, lowest)) for item in below]
+
+
+def _shares(ranked: RankedList, method: Fusion) -> list[float]:
+    return _reciprocal(ranked) if method is Fusion.RRF else _min_max(ranked)
 
 
 def _reciprocal(ranked: RankedList) -> list[float]:

@@ -10,7 +10,7 @@ the switch happen while nobody may claim an entry, so that no change falls betwe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +41,10 @@ class _Lost(Exception):
     """Another process has taken the rebuild over."""
 
 
+async def _tell_nobody(_: bool, /) -> None:
+    return
+
+
 class Rebuilds:
     """Starts a rebuild, or joins the one under way.
 
@@ -54,6 +58,8 @@ class Rebuilds:
         self._database = database
         self._projection = projection
         self._tasks: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
+        """What a rebuild leaves to do when it is over, also when it was stopped."""
 
     async def run(self, request_id: str) -> AsyncIterator[Progress]:
         """Progress up to the switch; the id of the last rebuild gets its result again.
@@ -82,8 +88,15 @@ class Rebuilds:
                 await self._begin(request_id)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def keep(self, every_seconds: float) -> None:
-        """Builds the index whenever there is none, and deletes what a crash left, for ever."""
+    async def keep(
+        self, every_seconds: float, tell: Callable[[bool], Awaitable[None]] = _tell_nobody
+    ) -> None:
+        """Builds the index whenever there is none, and deletes what a crash left, for ever.
+
+        Args:
+            every_seconds: How often it is looked.
+            tell: Told each time whether the index is there.
+        """
         swept = False
         while True:
             try:
@@ -97,6 +110,9 @@ class Rebuilds:
                 await self._home.tidy()
             except (Unavailable, Internal) as error:
                 log.warning("lexical index is not there", reason=error.reason)
+                await tell(False)
+            else:
+                await tell(True)
             await asyncio.sleep(every_seconds)
 
     async def close(self) -> None:
@@ -104,6 +120,7 @@ class Rebuilds:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._endings, return_exceptions=True)
 
     async def _begin(self, request_id: str) -> None:
         async with self._database.connection() as connection:
@@ -142,7 +159,10 @@ class Rebuilds:
         finally:
             if draft is not None and not switched:
                 await draft.index.close()
-            await asyncio.shield(self._end(token, switched=switched))
+            ending = asyncio.create_task(self._end(token, switched=switched))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            await asyncio.shield(ending)
 
     async def _switch(self, token: object, draft: Draft) -> None:
         async with self._database.connection() as connection, connection.transaction():

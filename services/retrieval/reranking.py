@@ -10,13 +10,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from meshkit.coverage import covers
 from meshkit.language import Language
 from services.retrieval.candidates import Candidates
 from services.retrieval.fusion import Fused
 from services.retrieval.mixing import mix
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.stages import SURVIVABLE, Run, share_of_deadline
-from services.retrieval.trust import covers
 from services.retrieval.upstream import Reranker
 
 PATIENCE_SECONDS = 0.25

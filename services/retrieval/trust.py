@@ -18,9 +18,9 @@ gently is not. Min-max sees that by itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from meshkit import weights
+from meshkit.coverage import covers, space_languages
 from meshkit.language import Language
 from services.retrieval.fusion import Fusion
 
@@ -29,20 +29,6 @@ UNTRUSTED = {Fusion.RRF: 0.01, Fusion.MIN_MAX: 0.3}
 LEAD_COUNTS = 1.0
 """A list whose first hit leads by the whole spread of its scores weighs 1 + this. Chosen on
 SciFact's training queries; on XQuAD en it lifts nDCG@10 from .9725 to .9769."""
-SURE = 0.3
-"""Probability from which a language is believed. Of XQuAD's questions 99.8 % of the German,
-all Chinese and 0.3 % of the English ones are then said to be in another than English."""
-
-
-def covers(languages: Collection[str], language: Language) -> bool:
-    """Whether a model may be used on a text.
-
-    Args:
-        languages: Codes of those it was trained for; empty means any.
-        language: Of the text. One that is not sure counts as covered: a name or a
-            number is in every language.
-    """
-    return not languages or language.code in languages or language.probability < SURE
 
 
 def dense_trust(space: str, language: Language, method: Fusion) -> float:
@@ -60,16 +46,3 @@ def certainty(scores: Sequence[float]) -> float:
         return 1.0 + LEAD_COUNTS * len(scores)
     spread = scores[0] - scores[-1]
     return 1.0 + (LEAD_COUNTS * (scores[0] - scores[1]) / spread if spread > 0 else 0.0)
-
-
-def space_languages(space: str) -> Collection[str]:
-    """Languages that the model of `provider/model@dimensions` was trained for; empty means any.
-
-    Providers' models are multilingual unless their name says otherwise.
-    """
-    provider, _, rest = space.partition("/")
-    model = rest.rpartition("@")[0]
-    known = weights.manifest().get(model) if provider == "local" else None
-    if known is not None:
-        return known.languages
-    return ("en",) if "english" in model.split("-") else ()

@@ -3,7 +3,7 @@ neighbours that need models, because here it matters how each of them fails."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ from meshkit.identity import Signer, Verifier, create_keyring
 from meshkit.server import Server
 from meshkit.settings import ServiceSettings
 from meshkit.usage import Budget
+from services.generation.abstention import NOT_FOUND
+from services.generation.calibration import NOBODY, Calibration
 from services.generation.calls.finding import FindingCalls
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.calls.scoring import RerankCalls
+from services.generation.confidence import Ballot, Vote
 from services.generation.extractive import ExtractiveGenerator
 from services.generation.failover import LanguageModels
-from services.generation.generator import NOT_FOUND
-from services.generation.pipeline import Answerer
+from services.generation.pipeline import Answerer, AnswerPolicy
 from services.generation.servicer import GenerationServicer
 from services.generation.settings import GenerationSettings
 from services.generation.store import Store
@@ -44,6 +46,19 @@ from tests.contract.service_process import eventually
 
 LEAVE = "Employees have thirty days of annual leave. Unused leave expires in March."
 TRAVEL = "Train tickets are booked by the office. Write to ann.smith@example.org for help."
+
+
+BALLOT = Ballot(
+    bias=0.0,
+    votes={"evidence": Vote(1.0, -4.0, 1.0), "similarity": Vote(1.0, 0.5, 0.2)},
+    answer=0.5,
+    verified=0.95,
+)
+CALIBRATIONS = [
+    Calibration("local/ce", "local/m@2", True, BALLOT, (), "", ""),
+    Calibration(NOBODY, "local/m@2", True, replace(BALLOT, verified=1.1), (), "", ""),
+]
+"""What the stand-ins' scores mean."""
 
 
 @dataclass
@@ -103,7 +118,9 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
             )
             signals = retrieval_v1.Signals(dense_rank=1, dense_similarity=0.8, lexical_rank=1)
             hits.append(retrieval_v1.Hit(chunk=chunk, score=1 / place, signals=signals))
-        return retrieval_v1.SearchResponse(hits=hits, corpus_epoch=self._world.epoch)
+        return retrieval_v1.SearchResponse(
+            hits=hits, corpus_epoch=self._world.epoch, space="local/m@2"
+        )
 
 
 class Rerank(rerank_v1.RerankServiceServicer):
@@ -191,9 +208,13 @@ async def mesh(keys: Path, postgres: Any) -> AsyncIterator[Mesh]:
             embedding_v1.EmbeddingServiceAsyncStub(to_embedding),
             retrieval_v1.RetrievalServiceAsyncStub(to_retrieval),
         ),
-        generator=ExtractiveGenerator(RerankCalls(rerank_v1.RerankServiceAsyncStub(to_rerank))),
+        generator=ExtractiveGenerator(
+            RerankCalls(rerank_v1.RerankServiceAsyncStub(to_rerank)), calibrations=CALIBRATIONS
+        ),
         store=store,
         budget=budget,
+        # The stand-in's vectors are all alike: what is served again is decided by words.
+        policy=AnswerPolicy(similarity=0.9),
     )
     _, to_generation = await serve(
         "generation",
@@ -351,6 +372,28 @@ async def test_the_same_question_is_answered_once_until_the_corpus_changes(
     assert bypassing.cache == generation_v1.CACHE_STATUS_NONE
     caller.mesh.world.epoch += 1
     assert (await caller.ask(QUESTION))[-1].done.cache == generation_v1.CACHE_STATUS_NONE
+
+
+async def test_a_question_in_other_words_gets_the_answer_given_before(caller: Caller) -> None:
+    first = (await caller.ask(QUESTION))[-1].done
+    alike = "How many days of annual leave does an employee have?"
+    events = await caller.ask(alike)
+    again = events[-1].done
+    assert again.cache == generation_v1.CACHE_STATUS_SEMANTIC
+    assert (again.answer, again.confidence) == (first.answer, first.confidence)
+    assert again.answer_id != first.answer_id
+    assert kinds(events)[0] == "sources"
+    for other in (
+        "How many days of annual leave do employees not have?",
+        "How many days of annual leave do employees have in 2023?",
+        "How many days of sick leave do employees have?",
+    ):
+        done = (await caller.ask(other))[-1].done
+        assert done.cache == generation_v1.CACHE_STATUS_NONE
+    elsewhere = (await caller.ask(alike, who="user:bob"))[-1].done
+    assert elsewhere.cache == generation_v1.CACHE_STATUS_NONE
+    caller.mesh.world.epoch += 1
+    assert (await caller.ask(alike))[-1].done.cache == generation_v1.CACHE_STATUS_NONE
 
 
 async def test_a_follow_up_is_searched_with_what_came_before(caller: Caller) -> None:

@@ -318,3 +318,43 @@ async def test_changes_that_fail_halfway_change_nothing(index: LexicalIndex) -> 
     assert await keys(index, "alpha beta") == [1]
     await index.apply(Changes(replace=[version({3: "gamma"}, document="doc_3")]))
     assert sorted(await keys(index, "alpha beta gamma")) == [1, 3]
+
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+TOLERANCE = 0.02
+"""Of the first hit's score: as far as two back ends may differ about a hit."""
+
+
+async def test_both_back_ends_find_the_same_with_the_same_scores(opensearch: str) -> None:
+    texts = [
+        paragraph
+        for name in ("brightwater-200-manual.md", "firmware-release-notes.txt")
+        for paragraph in (SAMPLES / name).read_text().split("\n\n")
+        if len(paragraph) > 40
+    ]
+    corpus = version(dict(enumerate(texts, 1)), title="Brightwater")
+    queries = [" ".join(text.split()[2:8]) for text in texts]
+    queries += ["How is the membrane replaced?", "battery firmware"]
+    async with opensearch_at(opensearch) as other:
+        ours = TantivyIndex(None)
+        for index in (ours, other):
+            await index.apply(Changes(replace=[corpus]))
+        for text in queries:
+            query = LexicalQuery(text, "prj_a", (), 10, {}, ())
+            mine, theirs = _relative(await ours.search(query)), _relative(await other.search(query))
+            # Whoever is missing in one list stands at its end, within the tolerance.
+            ends = [min(found.values(), default=0.0) for found in (mine, theirs)]
+            for key in mine.keys() | theirs.keys():
+                here, there = mine.get(key, ends[0]), theirs.get(key, ends[1])
+                assert here == pytest.approx(there, abs=TOLERANCE), (text, key)
+        # A misspelt word counts as a rare one here and by its neighbours' rarity there.
+        misspelt = LexicalQuery("kalibrate oxigen sensor", "prj_a", (), 10, {}, ())
+        one, two = await ours.search(misspelt), await other.search(misspelt)
+        assert one.keys[0] == two.keys[0]
+        assert set(one.keys) == set(two.keys)
+        await ours.close()
+
+
+def _relative(hits: lexical.LexicalHits) -> dict[int, float]:
+    """Scores as shares of the first: Lucene's are tantivy's without a constant factor."""
+    return {key: score / hits.scores[0] for key, score in zip(hits.keys, hits.scores, strict=True)}

@@ -1,23 +1,40 @@
 """The local answerer quotes what scores best, says so when nothing does, and never invents."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from meshkit.errors import Unavailable
 from meshkit.usage import Spend
+from services.generation.abstention import NOT_FOUND
 from services.generation.answers import Draft
-from services.generation.extractive import ExtractiveGenerator, Scores
-from services.generation.generator import NOT_FOUND
+from services.generation.calibration import Calibration
+from services.generation.confidence import Ballot, Signals, Vote
+from services.generation.extractive import ExtractiveGenerator
 from services.generation.passages import Chunk, Facet, Location, Passage
+from services.generation.weighing import Scores
+
+SCORER = "tests/cross-encoder"
+BALLOT = Ballot(0.0, {"evidence": Vote(1.0, -4.0, 1.0)}, answer=0.5, verified=0.9)
+"""A sentence answers when its corrected logit is at least -4."""
+CALIBRATIONS = [Calibration(SCORER, "", True, BALLOT, (), "", "")]
 
 
 class Opinion:
     """A scorer whose logits are looked up by a word of the sentence."""
 
-    def __init__(self, logits: dict[str, float], *, fails: bool = False) -> None:
+    def __init__(
+        self,
+        logits: dict[str, float],
+        *,
+        fails: bool = False,
+        scorer: str = SCORER,
+        languages: Sequence[str] = ("en",),
+    ) -> None:
         self._logits = logits
         self._fails = fails
+        self._who = (scorer, languages)
         self.asked: list[str] = []
 
     async def score(self, question: str, texts: Sequence[str], *, seconds: float) -> Scores:
@@ -32,7 +49,7 @@ class Opinion:
             for word, logit in self._logits.items()
             if word in text
         }
-        return Scores(found, ())
+        return Scores(found, (), *self._who)
 
 
 def passage(marker: str, text: str) -> Passage:
@@ -43,12 +60,12 @@ def passage(marker: str, text: str) -> Passage:
 async def written(
     scorer: Opinion, passages: Sequence[Passage], question: str = "What is the leave?", **more: int
 ) -> tuple[str, Draft]:
-    generator = ExtractiveGenerator(scorer, limit=more.pop("limit", 14))
+    generator = ExtractiveGenerator(scorer, limit=more.pop("limit", 14), calibrations=CALIBRATIONS)
     tokens = more.pop("max_tokens", 1024)
     pieces = [
         piece
         async for piece in generator.write(
-            question, passages, max_tokens=tokens, seconds=5, spend=Spend("local", "extractive-1")
+            question, passages, max_tokens=tokens, seconds=5, spend=Spend("local", "extractive-2")
         )
     ]
     draft = pieces.pop()
@@ -63,7 +80,8 @@ async def test_the_two_best_sentences_stand_in_reading_order() -> None:
     text, draft = await written(Opinion({"thirty": 6.0, "expires": 7.0}), [passage("1", TEXT)])
     assert text == "Annual leave is thirty days. [1] Unused leave expires in March. [1]"
     assert [quote.text in TEXT for quote in draft.quotes] == [True, True]
-    assert draft.evidence == 7.0
+    assert draft.support == BALLOT.support(Signals(evidence=7.0))
+    assert draft.ballot is BALLOT
 
 
 async def test_a_second_sentence_far_behind_is_left_out() -> None:
@@ -98,7 +116,7 @@ async def test_without_scores_the_best_words_answer_or_nothing_does() -> None:
     text, draft = await written(Opinion({}, fails=True), [passage("1", TEXT)], "annual leave days")
     assert text == "Annual leave is thirty days. [1]"
     assert draft.degraded == ("rerank",)
-    assert draft.evidence is None
+    assert draft.support is None
     text, draft = await written(Opinion({}, fails=True), [passage("1", TEXT)], "football in Brazil")
     assert draft.abstained
 
@@ -191,3 +209,52 @@ async def test_documents_that_a_question_names_can_still_lack_the_answer() -> No
     found = [part(1, "1", "Trees grew in the yard."), part(2, "2", "Trees grew in the yard.")]
     text, draft = await written(Opinion({"Trees": -7.5}), found, "How is the weather over time?")
     assert (text, draft.abstained) == (NOT_FOUND, True)
+
+
+async def test_an_unknown_acronym_is_no_unknown_name() -> None:
+    found = [passage("1", "Every employee has 26 days of paid vacation in a calendar year.")]
+    text, _ = await written(Opinion({"26": 1.5}), found, "How many PTO days do employees get?")
+    assert "26 days" in text
+
+
+async def test_a_word_in_another_documents_title_casts_no_doubt() -> None:
+    handbook = passage("1", "Every employee has 26 days of paid vacation in a calendar year.")
+    chunk = replace(passage("2", "Badges are worn.").chunk, title="Security policy")
+    found = [handbook, Passage("2", chunk, 1.0)]
+    text, _ = await written(
+        Opinion({"26": -3.5, "Badges": -9.0}), found, "What is the leave policy?"
+    )
+    assert "26 days" in text
+
+
+async def test_a_scorer_nobody_calibrated_does_not_decide_and_is_named() -> None:
+    scorer = Opinion({"thirty": 9.0, "nine": -9.0}, scorer="other/model")
+    text, draft = await written(scorer, [passage("1", TEXT)], "annual leave days")
+    assert text == "Annual leave is thirty days. [1]"
+    assert draft.degraded == ("calibration",)
+    assert (draft.support, draft.ballot) == (None, None)
+    text, draft = await written(scorer, [passage("1", TEXT)], "football in Brazil")
+    assert draft.abstained
+
+
+async def test_logits_in_a_language_the_scorer_does_not_know_do_not_order() -> None:
+    german = "Am Montag gibt es Suppe. Die Beschäftigten haben dreißig Tage Urlaub im Jahr."
+    scorer = Opinion({"Suppe": 9.0, "dreißig": -9.0})
+    question = "Wie viele Tage Urlaub haben die Beschäftigten?"
+    text, _ = await written(scorer, [passage("1", german)], question)
+    assert text.startswith("Die Beschäftigten haben dreißig Tage Urlaub im Jahr.")
+
+
+async def test_an_answer_says_in_the_questions_language_that_it_does_not_know() -> None:
+    text, draft = await written(Opinion({}), [], "Wie hoch ist der Eiffelturm in Metern?")
+    assert text == "Das habe ich in den Dokumenten nicht gefunden."
+    assert draft.abstained
+
+
+async def test_a_heading_in_a_text_is_no_answer_and_says_where_a_sentence_stands() -> None:
+    scorer = Opinion({})
+    text = "Nobody works on Sundays.\n\n2.1 Vacation\n\nEverybody has 26 days a year."
+    await written(scorer, [passage("1", text)])
+    assert "Book - Vacation: Everybody has 26 days a year." in scorer.asked
+    assert "Book - Leave: Nobody works on Sundays." in scorer.asked
+    assert len(scorer.asked) == 2

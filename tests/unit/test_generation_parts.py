@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.generation import calibration
+from services.generation.abstention import not_found, says_not_found
 from services.generation.answers import (
     CacheStatus,
     Citation,
-    Confidence,
     Done,
     Question,
     Quote,
@@ -20,14 +22,17 @@ from services.generation.answers import (
     Sentence,
     Sources,
 )
-from services.generation.cache_key import cache_key
+from services.generation.cache_key import cache_key, scope_key
 from services.generation.cached_answer import decode, encode
+from services.generation.calibration import NOBODY, Calibration
 from services.generation.candidates import candidates, coverage, flat
 from services.generation.citations import locate, pages, quotes_of, supported, used_markers
 from services.generation.coalescing import coalesced
-from services.generation.confidence import Signals, judge
+from services.generation.confidence import Ballot, Checked, Confidence, Signals, Vote, judge
 from services.generation.follow_up import leans_on_history, search_text
+from services.generation.names import names
 from services.generation.passages import Chunk, Location, Passage, units
+from services.generation.same_question import same_question
 
 
 def chunk(text: str, *, document: str = "doc_1", ordinal: int = 0, **where: object) -> Chunk:
@@ -135,26 +140,209 @@ def test_whatever_an_answer_depends_on_changes_the_key(changes: dict[str, object
     assert key(**changes) != key()  # type: ignore[arg-type]
 
 
-STRONG = Signals(False, 1.0, 8.0, 0.8, True)
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (
+            "How many days of leave do employees get?",
+            "How many leave days does an employee get?",
+            True,
+        ),
+        ("What is the vacation policy?", "The vacation policy, what is it?", True),
+        ("Wie viele Tage Urlaub gibt es?", "Wie viele Urlaubstage gibt es?", False),
+        ("What grew in Q1 2022?", "What grew in Q1 2023?", False),
+        ("Does it increase fibrosis?", "Does it reduce fibrosis?", False),
+        ("Is the archive open?", "Is the archive not open?", False),
+        ("Did Acme sue Globex?", "Did Globex sue Acme?", False),
+        ("Is tea warmer than coffee?", "Is coffee warmer than tea?", False),
+        ("Who leads the archive?", "Wer leitet das Archiv?", False),
+    ],
+)
+def test_words_decide_whether_two_questions_are_one(one: str, other: str, same: bool) -> None:
+    assert same_question(one, other) is same
+    assert same_question(other, one) is same
+
+
+def test_questions_of_another_space_are_in_another_scope() -> None:
+    def scope(**changes: object) -> bytes:
+        arguments: dict[str, object] = {
+            "project_id": "p",
+            "principals": ["user:ann"],
+            "corpus_epoch": 3,
+            "model": "local/m",
+            "space": "local/a@2",
+        }
+        return scope_key(Question("Whatever?"), **(arguments | changes))  # type: ignore[arg-type]
+
+    changed = [
+        {"space": "local/b@2"},
+        {"principals": ["user:bob"]},
+        {"corpus_epoch": 4},
+        {"project_id": "q"},
+    ]
+    assert len({scope(), *(scope(**one) for one in changed)}) == 5
+
+
+BALLOT = Ballot(
+    bias=1.0,
+    votes={"evidence": Vote(2.0, 0.0, 4.0), "agreement": Vote(0.5, 0.5, 0.5)},
+    answer=0.3,
+    verified=0.9,
+)
+STRONG = Checked(abstained=False, groundedness=1.0, support=0.95, ballot=BALLOT)
 
 
 @pytest.mark.parametrize(
-    ("signals", "expected"),
+    ("checked", "expected"),
     [
         (STRONG, Confidence.VERIFIED),
         (replace(STRONG, degraded=("rerank",)), Confidence.GROUNDED),
-        (replace(STRONG, evidence=1.0), Confidence.GROUNDED),
-        (replace(STRONG, evidence=None), Confidence.GROUNDED),
-        (replace(STRONG, lists_agree=False), Confidence.GROUNDED),
-        (replace(STRONG, similarity=0.4), Confidence.GROUNDED),
+        (replace(STRONG, support=0.8), Confidence.GROUNDED),
+        (replace(STRONG, support=0.2), Confidence.MIXED),
+        (replace(STRONG, support=None), Confidence.GROUNDED),
+        (replace(STRONG, ballot=None), Confidence.GROUNDED),
         (replace(STRONG, groundedness=0.5), Confidence.MIXED),
         (replace(STRONG, groundedness=None), Confidence.MIXED),
         (replace(STRONG, groundedness=0.0), Confidence.UNGROUNDED),
         (replace(STRONG, abstained=True), Confidence.UNGROUNDED),
     ],
 )
-def test_confidence_follows_the_weakest_signal(signals: Signals, expected: Confidence) -> None:
-    assert judge(signals) is expected
+def test_confidence_is_the_groundings_word_and_then_the_vote(
+    checked: Checked, expected: Confidence
+) -> None:
+    assert judge(checked) is expected
+
+
+LOGITS = st.floats(-30, 30)
+KNOWN = st.none() | LOGITS
+
+
+@given(LOGITS, LOGITS, KNOWN)
+def test_better_evidence_never_lowers_the_support(
+    one: float, other: float, agreement: float | None
+) -> None:
+    low, high = (
+        BALLOT.support(Signals(evidence=value, agreement=agreement))
+        for value in sorted((one, other))
+    )
+    assert 0 <= low <= high <= 1
+
+
+@given(KNOWN)
+def test_a_signal_that_is_not_known_votes_like_one_that_says_nothing(
+    evidence: float | None,
+) -> None:
+    unknown = BALLOT.support(Signals(evidence=evidence))
+    assert unknown == BALLOT.support(Signals(evidence=evidence, agreement=0.5))
+
+
+def test_no_signal_counts_without_limit() -> None:
+    assert BALLOT.support(Signals(evidence=12.0)) == BALLOT.support(Signals(evidence=1e6))
+
+
+def calibrated(scorer: str, space: str, *, trained: bool = True) -> Calibration:
+    return Calibration(scorer, space, trained, replace(BALLOT), (), "", "")
+
+
+def test_models_get_the_ballot_they_were_measured_with() -> None:
+    ours, alone = calibrated("local/ce", "local/a@2"), calibrated(NOBODY, "local/a@2")
+    other = calibrated("local/ce", "local/a@2", trained=False)
+    known = [other, alone, ours]
+    found = calibration.find(known, "local/ce", "local/a@2", trained=True)
+    assert found is not None
+    assert found.ballot is ours.ballot
+    assert (found.uses_evidence, found.uses_similarity) == (True, True)
+    found = calibration.find(known, "local/ce", "local/b@2", trained=True)
+    assert found is not None
+    assert (found.ballot, found.uses_similarity) == (ours.ballot, False)
+    found = calibration.find(known, "cohere/new", "local/a@2", trained=True)
+    assert found is not None
+    assert found.ballot is alone.ballot
+    assert found.uses_evidence is False
+    assert calibration.find([ours], "cohere/new", "local/a@2", trained=True) is None
+
+
+def test_the_calibrations_that_come_along_name_their_models_and_data() -> None:
+    entries = calibration.load()
+    assert {(one.scorer, one.space, one.trained) for one in entries} >= {
+        ("local/ms-marco-MiniLM-L-12-v2", "local/bge-small-en-v1.5@384", True),
+        (NOBODY, "local/bge-small-en-v1.5@384", True),
+        ("local/ms-marco-MiniLM-L-12-v2", "local/bge-small-en-v1.5@384", False),
+        (NOBODY, "local/bge-small-en-v1.5@384", False),
+    }
+    for one in entries:
+        assert one.datasets
+        assert one.date
+        assert one.command.startswith("python -m loadtest.calibrate")
+        assert 0 < one.ballot.answer <= one.ballot.verified
+
+
+PLAIN_ENTRY = """[[calibration]]
+scorer = 'a'
+space = ''
+trained = true
+bias = 0
+answer = 0
+verified = 1
+datasets = []
+date = ''
+command = ''
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[[calibration]]\nscorer = 'a'\n", "entry 1: KeyError"),
+        (
+            f"{PLAIN_ENTRY}[calibration.votes]\nmood = {{ weight = 1, centre = 0, spread = 1 }}\n",
+            "there is no signal mood",
+        ),
+    ],
+)
+def test_a_broken_calibration_is_refused_by_name(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
+    file = tmp_path / "calibrations.toml"
+    file.write_text(content)
+    with pytest.raises(calibration.CalibrationInvalid, match=sentence):
+        calibration.load(file)
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("Did Apple or Amazon or NVIDIA sell AWS services in 2022?", "apple amazon nvidia aws"),
+        (
+            "How do Apple, Amazon, NVIDIA, Intel and Microsoft compare?",
+            "apple amazon nvidia intel microsoft",
+        ),
+        ("NVIDIA's revenue and the data centers", "nvidia"),
+        ("AWS revenue in Q3 2022?", "aws"),
+        ("What was the Data Center revenue of Globex?", "data center globex"),
+        ("What Is The Capital Of France?", ""),
+        ("WHAT DOES AWS COST?", ""),
+        ("Wie viele Tage Urlaub haben die Mitarbeiter von Bosch im Jahr?", ""),
+        ("what did acme sell", ""),
+    ],
+)
+def test_names_are_told_by_their_capitals_where_capitals_tell(question: str, expected: str) -> None:
+    assert names(question) == frozenset(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("question", "begins"),
+    [
+        ("What is the melting point of iron?", "I could"),
+        ("Wie hoch ist der Schmelzpunkt von Eisen?", "Das habe"),
+        ("铁的熔点是多少？", "我在文档中"),
+        ("Quel est le point de fusion du fer ?", "Je n'ai"),
+        ("E-4711", "I could"),
+    ],
+)
+def test_not_knowing_is_said_in_the_language_of_the_question(question: str, begins: str) -> None:
+    assert not_found(question).startswith(begins)
+    assert says_not_found(f" {not_found(question)}\n")
 
 
 TWO_PAGES = "End of page one.\n\nTop of page two. More of it."

@@ -97,7 +97,7 @@ def test_a_word_of_a_text_is_a_word_of_a_query(text: str) -> None:
 
 def test_half_of_a_surrogate_pair_and_nul_are_replaced() -> None:
     assert well_formed("a\ud83d b\0c") == "a? b c"
-    assert indexed_texts(version("half \ud83d of it"))[0].words.encode()
+    assert indexed_texts(version("half \ud83d of it"))[0].own.spaced.encode()
 
 
 def test_scripts_without_spaces_become_pairs() -> None:

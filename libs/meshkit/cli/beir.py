@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ class DatasetInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A text of the corpus."""
+    """A text of the corpus, or a file."""
 
     id: str
     title: str
     text: str
+    path: Path | None = None
+    """Where it lies, for a file."""
 
     def as_file(self) -> bytes:
         """The text as it is uploaded: title and text in one, as BEIR's own baselines do."""
@@ -42,15 +44,23 @@ class Dataset:
     name: str
     split: str
     corpus: tuple[Entry, ...]
-    queries: dict[str, str]
-    """Text by query id, only queries that have a judgement."""
+    asked: dict[str, str]
+    """Text by query id, judged or not."""
     relevance: dict[str, dict[str, int]]
     """Gain by corpus id, by query id."""
+    metadata: dict[str, Mapping[str, Any]]
+    """What else the data set says of a query, by query id."""
+
+    @property
+    def queries(self) -> dict[str, str]:
+        """Text by query id, only queries that have a judgement."""
+        return {name: text for name, text in self.asked.items() if name in self.relevance}
 
     def first(self, count: int) -> Dataset:
-        """The data set with its first queries only; 0 keeps all."""
-        kept = dict(list(self.queries.items())[: count or None])
-        return replace(self, queries=kept)
+        """The data set with its first judged queries only; 0 keeps all."""
+        if not count:
+            return self
+        return replace(self, asked=dict(list(self.queries.items())[:count]))
 
 
 def load(directory: Path, split: str = "test") -> Dataset:
@@ -64,20 +74,31 @@ def load(directory: Path, split: str = "test") -> Dataset:
     relevance = _judgements(next((path for path in (judged, *flat) if path.exists()), judged))
     corpus = tuple(
         Entry(str(line["_id"]), str(line.get("title") or ""), str(line["text"]))
-        for line in _lines(directory / "corpus.jsonl", ("_id", "text"))
+        for line in lines(directory / "corpus.jsonl", ("_id", "text"))
     )
     own = directory / f"queries.{split}.jsonl"
-    queries = {
-        str(line["_id"]): str(line["text"])
-        for line in _lines(own if own.exists() else directory / "queries.jsonl", ("_id", "text"))
-        if str(line["_id"]) in relevance
+    asked = {
+        str(line["_id"]): line
+        for line in lines(own if own.exists() else directory / "queries.jsonl", ("_id", "text"))
     }
-    if not queries:
+    if not asked.keys() & relevance.keys():
         raise DatasetInvalid(f"No query of {directory} has a judgement of the split {split}.")
-    return Dataset(directory.resolve().name, split, corpus, queries, relevance)
+    return Dataset(
+        directory.resolve().name,
+        split,
+        corpus,
+        {name: str(line["text"]) for name, line in asked.items()},
+        relevance,
+        {name: line.get("metadata") or {} for name, line in asked.items()},
+    )
 
 
-def _lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def lines(path: Path, required: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, each with the fields it must have.
+
+    Raises:
+        DatasetInvalid: there is no such file, or a line is something else.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

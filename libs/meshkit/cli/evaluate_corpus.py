@@ -15,7 +15,9 @@ from meshkit.cli.output import note
 from meshkit.cli.upload import Upload, upload_all
 
 if TYPE_CHECKING:
-    from meshkit.cli.beir import Dataset
+    from collections.abc import Sequence
+
+    from meshkit.cli.beir import Entry
     from meshkit.cli.client import Target
 
 LABEL = "eval"
@@ -36,23 +38,25 @@ def bar() -> Progress:
     )
 
 
-def ingest(dataset: Dataset, target: Target) -> dict[str, list[str]]:
-    """Uploads the corpus and waits until it is searchable; corpus ids by document id.
+def ingest(name: str, corpus: Sequence[Entry], target: Target) -> dict[str, list[str]]:
+    """Uploads a corpus and waits until it is searchable; corpus ids by document id.
 
-    What is in the mesh already (the same content) is not processed again.
+    What is in the project already (the same content) is not processed again.
+
+    Args:
+        name: Of the data set; the documents are labelled with it.
+        corpus: Texts or files.
+        target: The mesh.
 
     Raises:
         CommandFailed: a text cannot be ingested, or the mesh is away.
     """
-    uploads = [
-        Upload(f"{entry.id}.txt", None, entry.as_file(), entry.title, {LABEL: dataset.name})
-        for entry in dataset.corpus
-    ]
+    uploads = [_upload(entry, name) for entry in corpus]
     began = time.monotonic()
     over: set[int] = set()
 
     with bar() as progress:
-        task = progress.add_task(f"{dataset.name}: documents", total=len(uploads))
+        task = progress.add_task(f"{name}: documents", total=len(uploads))
 
         def changed(item: Upload) -> None:
             if item.is_over and id(item) not in over:
@@ -65,13 +69,26 @@ def ingest(dataset: Dataset, target: Target) -> dict[str, list[str]]:
 
         asyncio.run(run())
     entries: dict[str, list[str]] = {}
-    for entry, item in zip(dataset.corpus, uploads, strict=True):
+    for entry, item in zip(corpus, uploads, strict=True):
         if item.state != "ready":
             reason, detail = item.reason()
             raise CommandFailed(f"{entry.id} cannot be ingested: {detail}", reason or "NOT_READY")
+        if item.document["labels"].get(LABEL) != name:
+            raise CommandFailed(
+                f"{entry.id} is in this project already and not as a part of {name}; "
+                "use a key of scope admin, so that the data set gets a project of its own.",
+                "DATASET_MIXED",
+            )
         entries.setdefault(str(item.document["id"]), []).append(entry.id)
     note(f"{len(uploads)} texts are searchable after {time.monotonic() - began:.0f} s")
     return entries
+
+
+def _upload(entry: Entry, dataset: str) -> Upload:
+    labels = {LABEL: dataset}
+    if entry.path is not None:
+        return Upload(entry.path.name, entry.path, labels=labels)
+    return Upload(f"{entry.id}.txt", None, entry.as_file(), entry.title, labels)
 
 
 def ranking(hits: list[dict[str, object]], entries: dict[str, list[str]]) -> list[str]:

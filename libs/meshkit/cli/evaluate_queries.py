@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from meshkit.cli.beir import Dataset
 from meshkit.cli.client import Client, Json, Target
-from meshkit.cli.evaluate_corpus import LABEL, bar, ranking
-from meshkit.cli.failure import CommandFailed
+from meshkit.cli.evaluate_asking import in_turn, patiently
+from meshkit.cli.evaluate_corpus import LABEL, ranking
 from meshkit.cli.metrics import ndcg, percentile, recall, reciprocal_rank
 
 TOP_K = 100
 """Passages asked for, so that 50 documents are left when several passages are of one."""
-ATTEMPTS = 6
-BUSY = {429, 503}
 DIGITS = 4
 
 
@@ -71,44 +66,30 @@ def ask_all(
     fusion: str | None,
     clients: int,
 ) -> Measured:
-    """Asks every query once, `clients` at a time, each over a connection of its own.
+    """Asks every query once, `clients` at a time.
 
     Raises:
         CommandFailed: the mesh refuses a query, or stays busy.
     """
-    names = list(dataset.queries)
-    waiting = iter(names)
-    lock = Lock()
-    found: dict[str, Asked] = {}
-    at_once = f" x {clients}" if clients > 1 else ""
-    with bar() as progress:
-        task = progress.add_task(f"{dataset.name}: {mode.name}{at_once}", total=len(names))
 
-        def ask_in_turn() -> None:
-            with Client(target) as client:
-                while True:
-                    with lock:
-                        name = next(waiting, None)
-                    if name is None:
-                        return
-                    body = _body(dataset, name, mode, fusion)
-                    began, answer = _patiently(client, body)
-                    took = (time.perf_counter() - began) * 1000
-                    ranked = ranking(answer["hits"], entries)
-                    found[name] = Asked(
-                        name, answer["hits"], ranked, took, bool(answer["degraded"])
-                    )
-                    progress.advance(task)
+    def ask(client: Client, name: str) -> Asked:
+        took, answer = patiently(client, "/v1/search", _body(dataset, name, mode, fusion))
+        hits = answer["hits"]
+        return Asked(name, hits, ranking(hits, entries), took, bool(answer["degraded"]))
 
-        began = time.perf_counter()
-        _at_once(clients, ask_in_turn)
-        seconds = time.perf_counter() - began
-    return Measured([found[name] for name in names], seconds)
+    asked, seconds = in_turn(
+        target,
+        list(dataset.queries),
+        ask,
+        clients=clients,
+        about=f"{dataset.name}: {mode.name}",
+    )
+    return Measured(asked, seconds)
 
 
 def _body(dataset: Dataset, name: str, mode: Mode, fusion: str | None) -> Json:
     body: Json = {
-        "query": dataset.queries[name],
+        "query": dataset.asked[name],
         "top_k": TOP_K,
         "mode": mode.search,
         "rerank": mode.rerank,
@@ -116,25 +97,6 @@ def _body(dataset: Dataset, name: str, mode: Mode, fusion: str | None) -> Json:
         "bypass_cache": True,
     }
     return body | ({"fusion": fusion} if fusion else {})
-
-
-def _patiently(client: Client, body: Json) -> tuple[float, Json]:
-    """When the call that was answered began, and its answer; a busy mesh is asked again."""
-    for attempt in range(ATTEMPTS):
-        began = time.perf_counter()
-        try:
-            return began, client.request("POST", "/v1/search", json=body)
-        except CommandFailed as failure:
-            if failure.status not in BUSY or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(2**attempt / 4)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _at_once(count: int, work: Callable[[], None]) -> None:
-    with ThreadPoolExecutor(count) as pool:
-        for done in [pool.submit(work) for _ in range(count)]:
-            done.result()
 
 
 def figures(dataset: Dataset, measured: Measured) -> dict[str, Any]:

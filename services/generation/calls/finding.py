@@ -114,7 +114,10 @@ class FindingCalls:
         missing = [*response.degraded, *(() if vector else ("dense",))]
         clean = [hit for hit in response.hits if not hit.chunk.flags]
         return Found(
-            tuple(_passage(str(place), hit) for place, hit in enumerate(clean, start=1)),
+            tuple(
+                _passage(str(place), hit, response.space)
+                for place, hit in enumerate(clean, start=1)
+            ),
             tuple(dict.fromkeys(missing)),
             response.corpus_epoch,
             _usages(response.usage),
@@ -153,7 +156,7 @@ def _filter(wanted: SearchFilter) -> retrieval_v1.SearchFilter:
     return message
 
 
-def _passage(marker: str, hit: retrieval_v1.Hit) -> Passage:
+def _passage(marker: str, hit: retrieval_v1.Hit, space: str) -> Passage:
     signals = hit.signals
     chunk = _chunk(hit.chunk)
     return Passage(
@@ -164,6 +167,7 @@ def _passage(marker: str, hit: retrieval_v1.Hit) -> Passage:
         dense_similarity=signals.dense_similarity,
         lexical_rank=signals.lexical_rank,
         rerank_score=signals.rerank_score if signals.HasField("rerank_score") else None,
+        space=space,
     )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from citemesh.rerank import v1 as rerank_v1
+from services.generation.calibration import NOBODY
 from services.generation.calls.finding import usage
-from services.generation.extractive import Scores
+from services.generation.weighing import Scores
 
 
 class RerankCalls:
@@ -27,5 +28,10 @@ class RerankCalls:
             whole_passages=True,
         )
         response = await self._stub.Rerank(request, timeout=seconds)
-        used = (usage(response.usage),) if response.usage.model else ()
-        return Scores({result.index: result.logit for result in response.results}, used)
+        by = response.usage
+        return Scores(
+            {result.index: result.logit for result in response.results},
+            (usage(by),) if by.model else (),
+            f"{by.provider}/{by.model}" if by.model else NOBODY,
+            tuple(response.languages),
+        )

@@ -38,9 +38,11 @@ from services.retrieval.lexical import (
 )
 from services.retrieval.lexical import terms as exact
 from services.retrieval.lexical.analysis import (
+    AROUND_SHARE,
     MAX_QUERY_WORDS,
     TITLE_BOOST,
     TOKEN,
+    Words,
     indexed_texts,
     near,
     query_words,
@@ -48,7 +50,7 @@ from services.retrieval.lexical.analysis import (
 )
 from services.retrieval.lexical.language import LANGUAGES, OTHER, STOP_WORDS
 
-LAYOUT = 2
+LAYOUT = 3
 """Raise it whenever fields or analyzers change: an index of another layout is rebuilt."""
 LONGEST_TERM = 256
 """Bytes."""
@@ -84,7 +86,8 @@ def _schema() -> tantivy.Schema:
     builder.add_integer_field("key", fast=True)
     for name in ("project", "version", "visible", "label", "document", "language"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    for name in ("words", "around"):
+        builder.add_text_field(name, tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("title", tokenizer_name=OTHER, index_option="freq")
     return builder.build()
 
@@ -108,6 +111,16 @@ class _Word:
 
     text: str
     terms: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a query looks for."""
+
+    own: list[Query]
+    """A hit matches one of these at least."""
+    around: list[Query]
+    """What else adds to its score: the same words in the chunks beside it."""
 
 
 class TantivyIndex:
@@ -174,7 +187,6 @@ class TantivyIndex:
         visible, labels = exact.visible_terms(version), exact.label_terms(version)
         title = well_formed(version.title)
         for text in indexed_texts(version):
-            words = self._analyzers[text.language].analyze(text.words)
             document = Document()
             document.add_integer("key", text.key)
             document.add_text("project", key.project_id)
@@ -186,8 +198,12 @@ class TantivyIndex:
             for value in labels:
                 document.add_text("label", value)
             document.add_text("title", title)
-            document.add_text("words", f"{' '.join(words)} {text.pairs}")
+            document.add_text("words", self._terms_of(text.own, text.language))
+            document.add_text("around", self._terms_of(text.around, text.language))
             self._writer.add_document(document)
+
+    def _terms_of(self, words: Words, language: str) -> str:
+        return f"{' '.join(self._analyzers[language].analyze(words.spaced))} {words.pairs}"
 
     async def search(self, query: LexicalQuery) -> LexicalHits:
         """The best chunks by BM25; a query without a known term finds nothing."""
@@ -201,10 +217,11 @@ class TantivyIndex:
             return LexicalHits([], [])
         conditions = self._conditions(query)
         wanted = self._wanted(query, searcher, conditions)
-        if not wanted:
+        if not wanted.own:
             return LexicalHits([], [])
-        any_word = Query.boolean_query([(Occur.Should, part) for part in wanted])
+        any_word = Query.boolean_query([(Occur.Should, part) for part in wanted.own])
         parts = [*((Occur.Must, part) for part in conditions), (Occur.Must, any_word)]
+        parts += [(Occur.Should, part) for part in wanted.around]
         found = searcher.search(Query.boolean_query(parts), limit=query.limit, count=False).hits
         keys = searcher.fast_field_values("key", [address for _, address in found])
         return LexicalHits([int(key or 0) for key in keys], [float(score) for score, _ in found])
@@ -232,20 +249,25 @@ class TantivyIndex:
 
     def _wanted(
         self, query: LexicalQuery, searcher: tantivy.Searcher, conditions: Sequence[Query]
-    ) -> list[Query]:
-        """What a hit must have some of: the query's words, or what is near a missing one."""
-        parts: list[Query] = []
+    ) -> _Wanted:
+        """The query's words, or what is near a missing one."""
+        wanted = _Wanted([], [])
         for word in self._words(query, searcher):
             found = [term for term in word.terms if searcher.doc_freq("words", term)]
             distance = near(word.text)
             if distance and not self._occurs(found, searcher, conditions):
-                parts += self._near(word.terms[0], distance, searcher, conditions)
+                wanted.own.extend(self._near(word.terms[0], distance, searcher, conditions))
                 continue
-            parts += [Query.term_query(self._schema, "words", term, "freq") for term in found]
+            for term in found:
+                wanted.own.append(self._counting("words", term, 1 - AROUND_SHARE))
+                wanted.around.append(self._counting("around", term, AROUND_SHARE))
             for term in self._analyzers[OTHER].analyze(word.text):
-                in_title = Query.term_query(self._schema, "title", term, "freq")
-                parts.append(Query.boost_query(in_title, TITLE_BOOST))
-        return parts
+                wanted.own.append(self._counting("title", term, TITLE_BOOST))
+        return wanted
+
+    def _counting(self, field: str, term: str, weight: float) -> Query:
+        """A term in a field, whose score counts so much."""
+        return Query.boost_query(Query.term_query(self._schema, field, term, "freq"), weight)
 
     def _words(self, query: LexicalQuery, searcher: tantivy.Searcher) -> list[_Word]:
         """The query's words as terms, the rarest ones when there are too many."""

@@ -24,6 +24,7 @@ from services.retrieval.lexical import (
 )
 from services.retrieval.lexical import terms as exact
 from services.retrieval.lexical.analysis import (
+    AROUND_SHARE,
     MAX_QUERY_WORDS,
     NEAR,
     TITLE_BOOST,
@@ -34,7 +35,11 @@ from services.retrieval.lexical.analysis import (
     well_formed,
 )
 from services.retrieval.lexical.opensearch.client import WRITE_SECONDS, IndexMissing, speaking
-from services.retrieval.lexical.opensearch.mapping import REMOVED, WORD_FIELDS
+from services.retrieval.lexical.opensearch.mapping import (
+    AROUND_FIELDS,
+    REMOVED,
+    WORD_FIELDS,
+)
 from services.retrieval.lexical.opensearch.writing import Action, write
 
 PAGE = 1000
@@ -43,6 +48,7 @@ SEARCH_SECONDS = 10.0
 """Longest wait for a search whose caller set no deadline."""
 TOMBSTONE_SECONDS = 86_400
 """How long a chunk that is gone refuses late writes."""
+OWN_SHARE = 1 - AROUND_SHARE
 FUZZINESS = f"AUTO:{NEAR[1][0]},{NEAR[0][0]}"
 
 
@@ -125,8 +131,10 @@ class OpenSearchIndex:
             "query": {
                 "bool": {
                     "filter": _conditions(query),
-                    "should": _wanted(asked, loosely),
-                    "minimum_should_match": 1,
+                    "must": {
+                        "bool": {"should": _wanted(asked, loosely), "minimum_should_match": 1}
+                    },
+                    "should": _around(asked, loosely),
                 }
             },
         }
@@ -219,7 +227,13 @@ def _chunks(version: LexicalVersion, revision: int) -> list[Action]:
             str(text.key),
             key.project_id,
             revision,
-            {**shared, "words": {text.language: text.words}, "pairs": text.pairs},
+            {
+                **shared,
+                "words": {text.language: text.own.spaced},
+                "pairs": text.own.pairs,
+                "around": {text.language: text.around.spaced},
+                "around_pairs": text.around.pairs,
+            },
         )
         for text in indexed_texts(version)
     ]
@@ -242,14 +256,30 @@ def _wanted(asked: QueryWords, loosely: Sequence[str]) -> list[dict[str, Any]]:
     for word in asked.words:
         match: dict[str, Any] = {
             "query": word,
-            "fields": [*WORD_FIELDS, f"title^{TITLE_BOOST}"],
+            "fields": [*(f"{field}^{OWN_SHARE}" for field in WORD_FIELDS), f"title^{TITLE_BOOST}"],
             "type": "most_fields",
             "_name": word,
         }
         if word in loosely:
             match |= {"fuzziness": FUZZINESS, "max_expansions": 20}
         clauses.append({"multi_match": match})
-    return clauses + [{"term": {"pairs": pair}} for pair in asked.pairs]
+    return clauses + _pairs("pairs", asked, OWN_SHARE)
+
+
+def _around(asked: QueryWords, loosely: Sequence[str]) -> list[dict[str, Any]]:
+    """What else adds to a hit's score: the words it was found by, in the chunks beside it."""
+    if len(asked.words) + len(asked.pairs) > MAX_QUERY_WORDS:
+        return []
+    fields = [f"{field}^{AROUND_SHARE}" for field in AROUND_FIELDS]
+    return [
+        {"multi_match": {"query": word, "fields": fields, "type": "most_fields"}}
+        for word in asked.words
+        if word not in loosely
+    ] + _pairs("around_pairs", asked, AROUND_SHARE)
+
+
+def _pairs(field: str, asked: QueryWords, weight: float) -> list[dict[str, Any]]:
+    return [{"term": {field: {"value": pair, "boost": weight}}} for pair in asked.pairs]
 
 
 def _rarest(asked: QueryWords) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 A chunk's words lie in the field of its language, `words.en` or `words.other`, so each
 language has its own stemmer and its own statistics; a query asks all of them, and a
-chunk answers from the one it has. Texts are not stored: Postgres has them.
+chunk answers from the one it has. `around` holds the words of the chunks beside it alike.
+Texts are not stored: Postgres has them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from services.retrieval.lexical.analysis import LONGEST_WORD, TOKEN
 from services.retrieval.lexical.language import LANGUAGES, OTHER, STOP_WORDS
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it whenever fields or analyzers change: a release builds the index of its layout."""
 
 STEMMERS = {
@@ -37,6 +38,7 @@ STEMMERS = {
 """Names of Snowball's stemmers, the ones that tantivy has too."""
 
 WORD_FIELDS = tuple(f"words.{language}" for language in (*LANGUAGES, OTHER))
+AROUND_FIELDS = tuple(f"around.{language}" for language in (*LANGUAGES, OTHER))
 REMOVED = "removed_at"
 """Only a tombstone has it: a chunk that is gone and must not come back with a late write."""
 
@@ -76,10 +78,11 @@ def body(generation: str, shards: int) -> dict[str, Any]:
                     for name in ("version", "visible", "label")
                 },
                 "title": _text(OTHER),
-                "words": {
-                    "properties": {name: _text(name) for name in (*LANGUAGES, OTHER)},
+                **{
+                    field: {"properties": {name: _text(name) for name in (*LANGUAGES, OTHER)}}
+                    for field in ("words", "around")
                 },
-                "pairs": _text("whitespace"),
+                **{field: _text("whitespace") for field in ("pairs", "around_pairs")},
             },
         },
     }

@@ -1,0 +1,144 @@
+"""Answers given before: to the same question, and to one that is alike.
+
+The exact look needs no vector. The semantic one finds questions of the same scope by cosine, and
+lets words decide (`same_question.py`). Both serve nothing that was answered over another corpus, to
+other principals, under another filter or by another model. A cache that fails is no cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshkit.context import RequestContext
+from meshkit.errors import MeshError
+from meshkit.logging import logger
+from services.generation.answers import CacheStatus, Done, Question, Sources
+from services.generation.cache_key import cache_key, scope_key
+from services.generation.calls.finding import FindingCalls, QueryVector
+from services.generation.confidence import Confidence
+from services.generation.same_question import same_question
+from services.generation.store import Alike, Store
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as it was searched, and who asks it."""
+
+    question: Question
+    searched: str
+    caller: RequestContext
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer to serve again."""
+
+    sources: Sources
+    done: Done
+    cache: CacheStatus
+
+
+class AnswerCache:
+    """Looks for answers and keeps them.
+
+    Args:
+        store: Where they are kept.
+        finding: Tells the state of the corpus.
+        model: Provider and model that answer.
+        similarity: Cosine from which a question may be alike; 0 looks for the same one only.
+    """
+
+    def __init__(
+        self, store: Store, finding: FindingCalls, model: str, *, similarity: float
+    ) -> None:
+        self._store = store
+        self._finding = finding
+        self._model = model
+        self._similarity = similarity
+
+    async def epoch(self, asked: Asked, *, seconds: float) -> int | None:
+        """The state of the corpus; None when nobody can tell."""
+        try:
+            return await self._finding.corpus_epoch(
+                asked.searched, asked.question.filter, seconds=seconds
+            )
+        except MeshError as error:
+            log.warning("answering without the cache", reason=error.reason)
+            return None
+
+    async def exact(self, asked: Asked, corpus_epoch: int) -> Kept | None:
+        """The answer to the same question."""
+        key = self._key(asked, corpus_epoch)
+        try:
+            found = await self._store.cached(asked.caller.project_id, key, corpus_epoch)
+        except MeshError as error:
+            log.warning("answering without the cache", reason=error.reason)
+            return None
+        return Kept(*found, CacheStatus.EXACT) if found else None
+
+    async def alike(
+        self, asked: Asked, corpus_epoch: int, vector: QueryVector | None
+    ) -> Kept | None:
+        """The answer to a question that means the same."""
+        if not self._similarity or vector is None:
+            return None
+        try:
+            found = await self._store.alike(
+                asked.caller.project_id,
+                self._alike(asked, corpus_epoch, vector),
+                similarity=self._similarity,
+            )
+        except MeshError as error:
+            log.warning("answering without the cache", reason=error.reason)
+            return None
+        for text, sources, done in found:
+            if same_question(asked.searched, text):
+                return Kept(sources, done, CacheStatus.SEMANTIC)
+        return None
+
+    async def keep(
+        self,
+        asked: Asked,
+        corpus_epoch: int,
+        vector: QueryVector | None,
+        sources: Sources,
+        done: Done,
+    ) -> None:
+        """Keeps a complete answer; nothing degraded or ungrounded."""
+        if done.degraded or done.confidence is Confidence.UNGROUNDED:
+            return
+        semantic = self._similarity and vector is not None
+        try:
+            await self._store.keep(
+                asked.caller.project_id,
+                self._key(asked, corpus_epoch),
+                corpus_epoch,
+                sources,
+                done,
+                self._alike(asked, corpus_epoch, vector) if semantic and vector else None,
+            )
+        except MeshError as error:
+            log.warning("answer not kept", reason=error.reason)
+
+    def _key(self, asked: Asked, corpus_epoch: int) -> bytes:
+        return cache_key(
+            asked.question,
+            asked.searched,
+            project_id=asked.caller.project_id,
+            principals=asked.caller.principals,
+            corpus_epoch=corpus_epoch,
+            model=self._model,
+        )
+
+    def _alike(self, asked: Asked, corpus_epoch: int, vector: QueryVector) -> Alike:
+        scope = scope_key(
+            asked.question,
+            project_id=asked.caller.project_id,
+            principals=asked.caller.principals,
+            corpus_epoch=corpus_epoch,
+            model=self._model,
+            space=vector.space,
+        )
+        values: Sequence[float] = vector.values
+        return Alike(scope, asked.searched, values)
