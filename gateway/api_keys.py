@@ -9,6 +9,7 @@ request.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from meshkit.database.pool import Database
 from meshkit.errors import NotFound
 from meshkit.ids import new_id
+from meshkit.project import DEFAULTS, ProjectSettings
 
 PREFIX = "cmk_"
 _SHAPE = re.compile(r"cmk_[A-Za-z0-9_-]{43}")
@@ -53,6 +55,8 @@ class FoundKey:
     expired: bool
     project_deleted: bool
     expires_at: datetime | None
+    settings: ProjectSettings = DEFAULTS
+    """Of the key's project."""
 
 
 def new_secret() -> str:
@@ -79,7 +83,7 @@ class ApiKeys:
     async def find(self, hashed: bytes) -> FoundKey | None:
         """The key with this digest, whatever its project and state."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow("SELECT * FROM gateway.find_key($1)", hashed)
+            row = await connection.fetchrow("SELECT * FROM gateway.find_caller($1)", hashed)
         if row is None:
             return None
         return FoundKey(
@@ -91,6 +95,7 @@ class ApiKeys:
             expired=row["expired"],
             project_deleted=row["project_deleted"],
             expires_at=row["expires_at"],
+            settings=ProjectSettings.from_json(json.loads(row["settings"])),
         )
 
     async def create(

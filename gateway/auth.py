@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.api_keys import ApiKeys, FoundKey, digest, looks_like_key
@@ -17,6 +18,7 @@ from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.projects import Projects
 from meshkit.errors import MeshError, NotFound, Unauthenticated
+from meshkit.project import DEFAULTS, ProjectSettings
 
 _REMEMBERED = 10_000
 
@@ -32,6 +34,8 @@ class Caller:
     scopes: frozenset[str]
     expires_at: float | None
     """Seconds since 1970 after which the credential ends by itself; None for never."""
+    settings: ProjectSettings = DEFAULTS
+    """Of the project."""
 
 
 class Authenticator:
@@ -51,7 +55,7 @@ class Authenticator:
         self._tokens = tokens
         self._cache_seconds = cache_seconds
         self._known: OrderedDict[bytes, tuple[float, FoundKey | None]] = OrderedDict()
-        self._live: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._live: OrderedDict[str, tuple[float, ProjectSettings | None]] = OrderedDict()
         self._used: set[str] = set()
         self._forgotten = 0
         """How often everything was forgotten: what was read before is not remembered after."""
@@ -93,7 +97,7 @@ class Authenticator:
         if key.expired or (expires_at is not None and expires_at <= time.time()):
             raise Unauthenticated("KEY_EXPIRED", "The API key has expired.")
         self._used.add(key.id)
-        return Caller(key.id, key.project_id, key.principals, key.scopes, expires_at)
+        return Caller(key.id, key.project_id, key.principals, key.scopes, expires_at, key.settings)
 
     async def _look_up(self, hashed: bytes) -> FoundKey | None:
         now = time.monotonic()
@@ -112,20 +116,22 @@ class Authenticator:
 
     async def _by_token(self, tokens: TokenVerifier, token: str) -> Caller:
         project_id, subject, principals, scopes, expires_at = await tokens.verify(token)
-        if not await self._is_live(project_id):
+        settings = await self._settings_of(project_id)
+        if settings is None:
             raise Unauthenticated("TOKEN_INVALID", "The token names a project that is not here.")
-        return Caller(subject, project_id, principals, scopes, expires_at)
+        return Caller(subject, project_id, principals, scopes, expires_at, settings)
 
-    async def _is_live(self, project_id: str) -> bool:
+    async def _settings_of(self, project_id: str) -> ProjectSettings | None:
+        """Settings of a living project; None when there is no such project."""
         now = time.monotonic()
         known = self._live.get(project_id)
         if known is not None and known[0] > now:
             return known[1]
         forgotten = self._forgotten
-        try:
-            live = (await self._projects.get(project_id)).deleted_at is None
-        except NotFound:
-            live = False
+        live: ProjectSettings | None = None
+        with suppress(NotFound):
+            project = await self._projects.get(project_id)
+            live = None if project.deleted_at else ProjectSettings.from_json(project.settings)
         if forgotten != self._forgotten:
             return live
         self._live[project_id] = (now + self._cache_seconds, live)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -94,6 +101,37 @@ class ResetBody(Body):
     """Such as `gemini`; empty means everybody's."""
 
 
+class ProjectSettingsBody(Body):
+    """What a project decides for itself; what is left out is the service's default."""
+
+    chunk_tokens: Annotated[int, Field(ge=8, le=500)] | None = None
+    """Tokens of a chunk at most, of files uploaded or reprocessed from now on. Where the embedding
+    model reads less, chunks are smaller and the document says so."""
+    chunk_overlap_tokens: Annotated[int, Field(ge=0, le=250)] | None = None
+    """Tokens that a chunk repeats of the one before, at most half of `chunk_tokens`."""
+    fusion: Literal["rrf", "min_max"] | None = None
+    """How two rankings become one when a search does not say."""
+    dense_weight: Annotated[float, Field(ge=0, le=100, strict=False)] | None = None
+    """Weight of the ranking by vectors; 0 leaves it out."""
+    lexical_weight: Annotated[float, Field(ge=0, le=100, strict=False)] | None = None
+    """Weight of the ranking by words; 0 leaves it out."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.chunk_overlap_tokens is not None:
+            if self.chunk_tokens is None:
+                raise ValueError("chunk_overlap_tokens needs chunk_tokens beside it")
+            if self.chunk_overlap_tokens > self.chunk_tokens // 2:
+                raise ValueError("chunk_overlap_tokens must be at most half of chunk_tokens")
+        if self.dense_weight == self.lexical_weight == 0:
+            raise ValueError("dense_weight and lexical_weight cannot both be 0: nothing is found")
+        return self
+
+    def chosen(self) -> dict[str, Any]:
+        """What is not left to the service."""
+        return self.model_dump(exclude_none=True)
+
+
 class ProjectBody(Body):
     """A project to be made."""
 
@@ -101,8 +139,8 @@ class ProjectBody(Body):
     """Name, unique among the living projects."""
     budget_micro_usd: MicroUsd | None = None
     """Spending limit of a calendar month in millionths of a US dollar; none when null."""
-    settings: dict[str, Any] = {}
-    """Free settings of the project, kept as they are."""
+    settings: ProjectSettingsBody = ProjectSettingsBody()
+    """What the project decides for itself."""
 
 
 class ProjectChange(Body):
@@ -112,8 +150,8 @@ class ProjectChange(Body):
     """New name."""
     budget_micro_usd: MicroUsd | None = None
     """New monthly limit; null lifts it."""
-    settings: dict[str, Any] | None = None
-    """New settings, in place of the old ones."""
+    settings: ProjectSettingsBody | None = None
+    """New settings, in place of all the old ones."""
 
 
 class KeyBody(Body):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from gateway.auth import Caller
 from meshkit.context import RequestContext
 from meshkit.identity import REQUEST_SECONDS, Signer
+from meshkit.project import DEFAULTS
 
 REUSED_SECONDS = 30.0
 """How long a context is used for further requests; it is valid for much longer."""
@@ -54,7 +55,8 @@ class Contexts:
         Args:
             caller: Who was authenticated.
             request_id: The request that asks for it.
-            project_id: Another project than the caller's own.
+            project_id: Another project than the caller's own, to administer it; its settings
+                are then left out.
         """
         seconds = REQUEST_SECONDS
         if caller.expires_at is not None:
@@ -66,4 +68,5 @@ class Contexts:
             subject=caller.subject,
             request_id=request_id,
             seconds=seconds,
+            settings=DEFAULTS if project_id else caller.settings,
         )

@@ -98,7 +98,7 @@ async def _with_budget(mesh: Mesh, found: Project) -> ProjectWithBudget:
 async def create_project(request: Request, body: ProjectBody) -> Response:
     """Makes a project; keys for it come from POST /v1/keys."""
     mesh = mesh_of(request)
-    created = await mesh.projects.create(body.name, body.settings)
+    created = await mesh.projects.create(body.name, body.settings.chosen())
     if body.budget_micro_usd is not None:
         await mesh.projects.set_budget(created.id, body.budget_micro_usd)
     return JsonResponse(await _with_budget(mesh, created), status_code=201)
@@ -139,9 +139,15 @@ async def get_project(request: Request, project_id: str) -> Response:
 )
 @requires("admin")
 async def change_project(request: Request, project_id: str, body: ProjectChange) -> Response:
-    """Changes name, settings or budget; what is left out stays."""
+    """Changes name, settings or budget; what is left out stays.
+
+    Settings hold for requests from now on, at other gateways within seconds, and for contexts
+    that POST /v1/token gave before until those end.
+    """
     mesh = mesh_of(request)
-    changed = await mesh.projects.change(project_id, name=body.name, settings=body.settings)
+    settings = None if body.settings is None else body.settings.chosen()
+    changed = await mesh.projects.change(project_id, name=body.name, settings=settings)
+    mesh.authenticator.forget()
     if "budget_micro_usd" in body.model_fields_set:
         await mesh.projects.set_budget(project_id, body.budget_micro_usd)
     return JsonResponse(await _with_budget(mesh, changed))

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from meshkit.errors import PermissionDenied, Unauthenticated
+from meshkit.project import DEFAULTS, ProjectSettings
 
 READ, WRITE, ADMIN, INTERNAL = "read", "write", "admin", "internal"
 SCOPES = frozenset({READ, WRITE, ADMIN, INTERNAL})
@@ -33,6 +34,8 @@ class RequestContext:
     """Seconds since 1970 after which the token is refused."""
     token: str
     """The signed form, sent on with every call."""
+    settings: ProjectSettings = DEFAULTS
+    """What the project decides for itself."""
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("citemesh_request", default=None)

@@ -27,6 +27,7 @@ from jwt.algorithms import OKPAlgorithm
 from meshkit.context import INTERNAL, READ, SCOPES, WRITE, RequestContext
 from meshkit.errors import Unauthenticated
 from meshkit.ids import new_id
+from meshkit.project import DEFAULTS, ProjectSettings
 
 AUDIENCE = "citemesh"
 GATEWAY = "gateway"
@@ -82,6 +83,7 @@ class Signer:
         subject: str,
         request_id: str,
         seconds: float = REQUEST_SECONDS,
+        settings: ProjectSettings = DEFAULTS,
     ) -> RequestContext:
         """A context with these claims that is valid for `seconds`."""
         now = time.time()
@@ -97,6 +99,8 @@ class Signer:
             "scopes": sorted(scopes),
             "request_id": request_id,
         }
+        if settings != DEFAULTS:
+            claims["settings"] = settings.as_json()
         token = jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self.kid})
         return RequestContext(
             project_id=project_id,
@@ -107,6 +111,7 @@ class Signer:
             issuer=self.issuer,
             expires_at=float(claims["exp"]),
             token=token,
+            settings=settings,
         )
 
     def sign_background(
@@ -191,7 +196,7 @@ class Verifier:
             raise invalid from None
         try:
             return _context(claims, token)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise invalid from None
 
 
@@ -212,6 +217,7 @@ def _context(claims: dict[str, Any], token: str) -> RequestContext:
         issuer=claims["iss"],
         expires_at=float(claims["exp"]),
         token=token,
+        settings=ProjectSettings.from_json(claims.get("settings", {})),
     )
 
 

@@ -129,6 +129,7 @@ class AnswerCache:
             principals=asked.caller.principals,
             corpus_epoch=corpus_epoch,
             model=self._model,
+            settings=asked.caller.settings,
         )
 
     def _alike(self, asked: Asked, corpus_epoch: int, vector: QueryVector) -> Alike:
@@ -139,6 +140,7 @@ class AnswerCache:
             corpus_epoch=corpus_epoch,
             model=self._model,
             space=vector.space,
+            settings=asked.caller.settings,
         )
         values: Sequence[float] = vector.values
         return Alike(scope, asked.searched, values)

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from meshkit.project import DEFAULTS, ProjectSettings
 from services.generation.answers import Question
 
 _SPACE = re.compile(r"\s+")
@@ -26,6 +27,7 @@ def cache_key(
     principals: Sequence[str],
     corpus_epoch: int,
     model: str,
+    settings: ProjectSettings = DEFAULTS,
 ) -> bytes:
     """32 bytes; equal only when the same caller may be given the same answer.
 
@@ -36,8 +38,9 @@ def cache_key(
         principals: What the caller is; others may see other documents.
         corpus_epoch: State of the corpus; any activation or removal changes it.
         model: Provider and model, `local/extractive-2`.
+        settings: The project's: searches depend on them.
     """
-    parts = _circumstances(question, project_id, principals, corpus_epoch, model)
+    parts = _circumstances(question, project_id, principals, corpus_epoch, model, settings)
     return _digest(
         {
             **parts,
@@ -55,6 +58,7 @@ def scope_key(
     corpus_epoch: int,
     model: str,
     space: str,
+    settings: ProjectSettings = DEFAULTS,
 ) -> bytes:
     """32 bytes; equal for all questions of which one may be given another's answer.
 
@@ -65,13 +69,19 @@ def scope_key(
         corpus_epoch: See `cache_key`.
         model: See `cache_key`.
         space: Embedding space of the questions' vectors.
+        settings: See `cache_key`.
     """
-    parts = _circumstances(question, project_id, principals, corpus_epoch, model)
+    parts = _circumstances(question, project_id, principals, corpus_epoch, model, settings)
     return _digest({**parts, "space": space})
 
 
 def _circumstances(
-    question: Question, project_id: str, principals: Sequence[str], corpus_epoch: int, model: str
+    question: Question,
+    project_id: str,
+    principals: Sequence[str],
+    corpus_epoch: int,
+    model: str,
+    settings: ProjectSettings,
 ) -> dict[str, Any]:
     """What an answer depends on besides the wording."""
     wanted = question.filter
@@ -86,6 +96,7 @@ def _circumstances(
         "epoch": corpus_epoch,
         "model": model,
         "max_tokens": question.max_tokens,
+        "search": [settings.fusion, settings.dense_weight, settings.lexical_weight],
     }
 
 

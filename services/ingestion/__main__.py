@@ -95,11 +95,7 @@ async def start(process: Process[IngestionSettings]) -> None:
         scanner=settings.scanner(),
         paces=Paces(settings.replicas),
         policy=AttemptPolicy(
-            chunking=ChunkingPolicy(
-                tokens=settings.chunk_tokens,
-                overlap_tokens=settings.chunk_overlap_tokens,
-                characters=settings.chunk_tokens * 12,
-            ),
+            chunking=ChunkingPolicy.of(settings.chunk_tokens, settings.chunk_overlap_tokens),
             limits=Limits(
                 settings.extraction_memory_bytes, settings.extraction_seconds, recognition
             ),

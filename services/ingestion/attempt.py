@@ -126,8 +126,14 @@ class Attempt:
         self._job = replace(self._job, media_type=document.media_type)
         limits = await self._patiently(lambda: self._tools.neighbours.limits(self._job))
         self._at(Stage.CHUNK)
+        policy = self._chunking(limits)
+        asked = self._job.chunk_tokens or policy.tokens
+        if policy.tokens < asked:
+            less = f"chunks of {policy.tokens} tokens rather than {asked}: the model reads no more"
+            document = replace(document, warnings=(*document.warnings, less))
         with span("ingestion.chunk"):
-            chunks = await asyncio.to_thread(self._cut, document, limits)
+            tokenize = self._tools.tokenizer(limits.name)
+            chunks = await asyncio.to_thread(chunk, document, tokenize, policy)
         title = title_of(self._job.given_title, document.title, self._job.file_name)
         await self._keep_plan(document, chunks, limits.name, title)
         self._at(Stage.EMBED, count(self._job.kept), len(chunks))
@@ -190,15 +196,21 @@ class Attempt:
             peak_mb=round(usage.peak_bytes / 1e6, 1),
         )
 
-    def _cut(self, document: Extracted, limits: SpaceLimits) -> list[Chunk]:
-        tokenize = self._tools.tokenizer(limits.name)
-        policy = self._tools.policy.chunking
+    def _chunking(self, limits: SpaceLimits) -> ChunkingPolicy:
+        """How large chunks are: as the project chose, and no larger than the model reads."""
+        job, policy = self._job, self._tools.policy.chunking
+        if job.chunk_tokens is not None:
+            overlap = job.chunk_overlap_tokens
+            policy = ChunkingPolicy.of(
+                job.chunk_tokens, policy.overlap_tokens if overlap is None else overlap
+            )
         # What a model does not read of a chunk could not be found by it.
         most = limits.tokens_per_text - _SPECIAL_TOKENS
         if 0 < most < policy.tokens:
-            overlap = min(policy.overlap_tokens, most // 2)
-            policy = replace(policy, tokens=most, overlap_tokens=overlap)
-        return chunk(document, tokenize, policy)
+            policy = replace(
+                policy, tokens=most, overlap_tokens=min(policy.overlap_tokens, most // 2)
+            )
+        return policy
 
     async def _keep_plan(
         self, document: Extracted, chunks: Sequence[Chunk], space: str, title: str

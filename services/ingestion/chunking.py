@@ -24,6 +24,10 @@ Tokenize = Callable[[str], Iterable[tuple[int, int]]]
 """Start and end of every token of a text, in characters, in order."""
 
 
+_CHARACTERS_A_TOKEN = 12
+"""At most; ordinary text has four or five."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkingPolicy:
     """How large chunks are."""
@@ -40,6 +44,12 @@ class ChunkingPolicy:
             raise ValueError("a chunk needs at least 8 tokens and as many characters")
         if not 0 <= self.overlap_tokens <= self.tokens // 2:
             raise ValueError("the overlap must be between 0 and half of the chunk's tokens")
+
+    @classmethod
+    def of(cls, tokens: int, overlap_tokens: int) -> ChunkingPolicy:
+        """For chunks of so many tokens; an overlap of more than half of them is cut to that."""
+        overlap = min(overlap_tokens, tokens // 2)
+        return cls(tokens, overlap, tokens * _CHARACTERS_A_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

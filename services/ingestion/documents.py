@@ -108,3 +108,6 @@ class Job:
     principals: tuple[str, ...]
     request_id: str
     trace_parent: str
+    chunk_tokens: int | None
+    """What the project had chosen when the version was queued; None for the service's default."""
+    chunk_overlap_tokens: int | None

@@ -73,4 +73,6 @@ def job(row: Mapping[str, Any]) -> Job:
         principals=tuple(row["principals"]),
         request_id=row["request_id"],
         trace_parent=row["trace_parent"],
+        chunk_tokens=row["chunk_tokens"],
+        chunk_overlap_tokens=row["chunk_overlap_tokens"],
     )

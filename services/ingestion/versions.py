@@ -49,14 +49,17 @@ async def insert(
     await connection.execute(
         """INSERT INTO ingestion.document_version (
             document_id, version, project_id, file_name, given_title, title, labels, allow,
-            blob_key, media_type, size_bytes, sha256, subject, principals, request_id, trace_parent
-        ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)""",
+            blob_key, media_type, size_bytes, sha256, subject, principals, request_id,
+            trace_parent, chunk_tokens, chunk_overlap_tokens
+        ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+        """,
         *(document_id, version, context.project_id, metadata.file_name, metadata.title),
         title_of(metadata.title, "", metadata.file_name),
         *(json.dumps(dict(metadata.labels)), sorted(metadata.allow)),
         *(file.blob_key, file.media_type, file.size_bytes, file.sha256),
         *(context.subject, list(context.principals), context.request_id),
         dict(propagation()).get("traceparent", ""),
+        *(context.settings.chunk_tokens, context.settings.chunk_overlap_tokens),
     )
 
 
@@ -68,22 +71,28 @@ async def copy_latest(
     Args:
         connection: A transaction that holds the document's lock.
         document_id: The document.
-        context: Who asks for it; None keeps whoever asked before.
+        context: Who asks for it; None keeps whoever asked before, and their project's settings.
     """
     latest = await take_next(connection, document_id) - 1
     await connection.execute(
         """INSERT INTO ingestion.document_version (
             document_id, version, project_id, file_name, given_title, title, labels, allow,
-            blob_key, media_type, size_bytes, sha256, subject, principals, request_id, trace_parent
+            blob_key, media_type, size_bytes, sha256, subject, principals, request_id,
+            trace_parent, chunk_tokens, chunk_overlap_tokens
         ) SELECT document_id, version + 1, project_id, file_name, given_title, title, labels,
             allow, blob_key, media_type, size_bytes, sha256, coalesce($3, subject),
-            coalesce($4, principals), coalesce($5, request_id), coalesce($6, trace_parent)
+            coalesce($4, principals), coalesce($5, request_id), coalesce($6, trace_parent),
+            CASE WHEN $7 THEN $8 ELSE chunk_tokens END,
+            CASE WHEN $7 THEN $9 ELSE chunk_overlap_tokens END
         FROM ingestion.document_version WHERE document_id = $1 AND version = $2""",
         *(document_id, latest),
         context.subject if context else None,
         list(context.principals) if context else None,
         context.request_id if context else None,
         dict(propagation()).get("traceparent", "") if context else None,
+        context is not None,
+        context.settings.chunk_tokens if context else None,
+        context.settings.chunk_overlap_tokens if context else None,
     )
     return latest + 1
 

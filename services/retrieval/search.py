@@ -57,7 +57,9 @@ class Query:
     top_k: int = 10
     mode: Mode = Mode.HYBRID
     fusion: Fusion | None = None
-    """None is the setting's choice."""
+    """None is the setting's choice, as for the weights."""
+    dense_weight: float | None = None
+    lexical_weight: float | None = None
     rerank: bool = True
     restrict: Filter = field(default_factory=Filter)
     vector: QueryVector | None = None
@@ -134,7 +136,7 @@ class Searcher:
         run = Run()
         plan = self._plan(query)
         vector, lexical = await self._look_up(viewer, query, plan, run)
-        weights = self._weights(plan, vector)
+        weights = self._weights(plan, query, vector)
         candidates = await self._candidates(viewer, query, plan, weights, vector, lexical, run)
         fusing = time.perf_counter()
         lexical = visible(lexical, candidates)
@@ -172,13 +174,13 @@ class Searcher:
             fusion=query.fusion or self._settings.fusion,
         )
 
-    def _weights(self, plan: _Plan, vector: QueryVector | None) -> _Weights:
+    def _weights(self, plan: _Plan, query: Query, vector: QueryVector | None) -> _Weights:
         """What each list counts for this query, before their scores are known."""
-        settings = self._settings
+        dense, lexical = query.dense_weight, query.lexical_weight
         trust = dense_trust(vector.space, plan.language, plan.fusion) if vector else 1.0
         return _Weights(
-            dense=settings.dense_weight * trust,
-            lexical=settings.lexical_weight,
+            dense=trust * (self._settings.dense_weight if dense is None else dense),
+            lexical=self._settings.lexical_weight if lexical is None else lexical,
             by_lead=plan.fusion is Fusion.RRF and trust == 1.0,
         )
 

@@ -15,6 +15,7 @@ from citemesh.usage import v1 as usage_v1
 from meshkit.context import ADMIN, INTERNAL, READ, RequestContext, require_scope
 from meshkit.database.pool import Database
 from meshkit.errors import InvalidInput, PermissionDenied
+from meshkit.project import ProjectSettings
 from services.retrieval import reading
 from services.retrieval.candidates import Viewer
 from services.retrieval.filling.describing import IndexedSpace
@@ -60,6 +61,7 @@ FUSIONS = {
     v1.FUSION_METHOD_RRF: Fusion.RRF,
     v1.FUSION_METHOD_MIN_MAX: Fusion.MIN_MAX,
 }
+_PROJECT_FUSIONS: dict[str | None, Fusion] = {method.value: method for method in Fusion}
 
 
 class RetrievalServicer(v1.RetrievalServiceServicer):
@@ -122,7 +124,8 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
 
     async def Search(self, request: v1.SearchRequest, _: Any) -> v1.SearchResponse:
         """Finds passages."""
-        found = await self._searcher.search(_viewer(require_scope(READ)), _query(request))
+        caller = require_scope(READ)
+        found = await self._searcher.search(_viewer(caller), _query(request, caller.settings))
         return v1.SearchResponse(
             hits=[_hit(hit) for hit in found.hits],
             degraded=found.degraded,
@@ -295,7 +298,8 @@ def _vectors(chunks: Sequence[v1.Chunk], space: str) -> Vectors:
     return np.ones((1, wrong), dtype=np.float32)
 
 
-def _query(request: v1.SearchRequest) -> Query:
+def _query(request: v1.SearchRequest, project: ProjectSettings) -> Query:
+    """The search as it is asked for; what it leaves open is the project's choice."""
     restrict = request.filter
     vector = None
     if request.vector:
@@ -308,7 +312,9 @@ def _query(request: v1.SearchRequest) -> Query:
         text=request.query,
         top_k=request.top_k or DEFAULT_TOP_K,
         mode=MODES[request.mode],
-        fusion=FUSIONS[request.fusion],
+        fusion=FUSIONS[request.fusion] or _PROJECT_FUSIONS.get(project.fusion),
+        dense_weight=project.dense_weight,
+        lexical_weight=project.lexical_weight,
         rerank=request.rerank != v1.RERANK_MODE_OFF,
         restrict=Filter(
             labels=dict(restrict.labels),

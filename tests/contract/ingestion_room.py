@@ -22,6 +22,7 @@ from meshkit.context import RequestContext, acting_as
 from meshkit.errors import Fenced, MeshError, NotFound, Precondition, Unavailable
 from meshkit.identity import Signer, Verifier
 from meshkit.ids import new_id
+from meshkit.project import DEFAULTS, ProjectSettings
 from meshkit.server import Server
 from meshkit.settings import ServiceSettings
 from tests.contract.service_process import Keys, ServiceProcess, running
@@ -269,6 +270,7 @@ class Ingestion:
         scopes: Sequence[str] = ("read", "write"),
         project_id: str = "",
         subject: str = "key:ann",
+        settings: ProjectSettings = DEFAULTS,
     ) -> RequestContext:
         """A context as the gateway signs it."""
         return self.signer.sign(
@@ -277,6 +279,7 @@ class Ingestion:
             scopes=scopes,
             subject=subject,
             request_id=new_id("req"),
+            settings=settings,
         )
 
     async def upload(
@@ -349,10 +352,12 @@ class Ingestion:
             return True
         return False
 
-    async def reprocess(self, document_id: str) -> v1.Document:
+    async def reprocess(
+        self, document_id: str, caller: RequestContext | None = None
+    ) -> v1.Document:
         """Has a document processed anew."""
         request = v1.ReprocessDocumentRequest(document_id=document_id, request_id=new_id("req"))
-        with acting_as(self.caller()):
+        with acting_as(caller or self.caller()):
             return (await self.stub.ReprocessDocument(request, timeout=10)).document
 
     async def delete(

@@ -18,6 +18,7 @@ from meshkit.components import BY_NAME
 from meshkit.context import RequestContext, acting_as
 from meshkit.identity import Signer, create_keyring
 from meshkit.ids import new_id
+from meshkit.project import DEFAULTS, ProjectSettings
 
 T = TypeVar("T")
 
@@ -53,7 +54,9 @@ class Keys:
         self._user = Signer.load(directory / "gateway.key")
         self._service = Signer.load(directory / "ingestion.key")
 
-    def user(self, project_id: str, *scopes: str) -> RequestContext:
+    def user(
+        self, project_id: str, *scopes: str, settings: ProjectSettings = DEFAULTS
+    ) -> RequestContext:
         """A context as the gateway signs it."""
         return self._user.sign(
             project_id=project_id,
@@ -61,6 +64,7 @@ class Keys:
             scopes=scopes,
             subject="key:ann",
             request_id=new_id("req"),
+            settings=settings,
         )
 
     def service(self, project_id: str) -> RequestContext:

@@ -20,6 +20,7 @@ from meshkit.errors import (
     Precondition,
     Unauthenticated,
 )
+from meshkit.project import DEFAULTS, ProjectSettings
 from tests.contract.retrieval_room import DIMENSIONS, SPACE, project_id, vector_of
 from tests.contract.service_process import DidNotStart, Keys, ServiceProcess, running
 
@@ -124,6 +125,29 @@ async def test_a_document_written_by_a_service_is_found_by_a_user(
     assert hit.context.startswith("vacation days accrue")
     assert list(found.hits[1].chunk.flags) == ["rule"]
     assert (found.space, found.corpus_epoch, list(found.degraded)) == (SPACE, 1, [])
+
+
+async def test_what_a_search_leaves_open_is_its_projects_choice(
+    stub: v1.RetrievalServiceAsyncStub, keys: Keys, project: str
+) -> None:
+    texts = [f"policy {n} about vacation and leave" for n in range(12)]
+    with acting_as(keys.service(project)):
+        await add(stub, texts)
+
+    async def scores(settings: ProjectSettings, **asked: Any) -> list[float]:
+        caller = keys.user(project, "read", settings=settings)
+        with acting_as(caller):
+            found = await stub.Search(asking("vacation policy 7", **asked))
+        return [hit.score for hit in found.hits]
+
+    chosen = ProjectSettings(fusion="min_max")
+    plain = await scores(DEFAULTS)
+    by_score = await scores(DEFAULTS, fusion=v1.FUSION_METHOD_MIN_MAX)
+    assert plain != by_score
+    assert await scores(chosen) == by_score
+    assert await scores(chosen, fusion=v1.FUSION_METHOD_RRF) == plain
+    assert await scores(ProjectSettings(dense_weight=0.0)) != plain
+    assert await scores(ProjectSettings(fusion="of a later release")) == plain
 
 
 async def test_services_that_are_away_are_named_and_the_rest_is_served(

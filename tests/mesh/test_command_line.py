@@ -106,6 +106,10 @@ def test_a_project_with_a_key_is_made_exported_and_purged(
 ) -> None:
     made = json.loads(citemesh(mesh, "projects", "create", "cli-test", "--json").stdout)
     project = made["id"]
+    chosen = ("--chunk-tokens", "64", "--fusion", "min_max", "--dense-weight", "2")
+    citemesh(mesh, "projects", "set", project, *chosen)
+    kept = citemesh(mesh, "projects", "set", project, "--reset", "dense_weight").stdout
+    assert json.loads(kept) == {"chunk_tokens": 64, "fusion": "min_max"}
     key = citemesh(
         mesh, "keys", "create", "cli", "--project", project, "--scope", "read", "--scope", "write"
     ).stdout.strip()

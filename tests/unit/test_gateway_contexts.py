@@ -11,6 +11,7 @@ import pytest
 from gateway.auth import Caller
 from gateway.contexts import REUSED_SECONDS, Contexts
 from meshkit.identity import REQUEST_SECONDS, Signer, Verifier, create_keyring
+from meshkit.project import ProjectSettings
 
 ANN = Caller("key_ann", "prj_1", ("user:ann",), frozenset({"read"}), None)
 
@@ -50,6 +51,7 @@ def test_whatever_differs_about_a_caller_is_signed_anew(contexts: Contexts) -> N
         replace(ANN, principals=("user:bob",)),
         replace(ANN, scopes=frozenset({"read", "write"})),
         replace(ANN, subject="key_other"),
+        replace(ANN, settings=ProjectSettings(fusion="min_max")),
     ]
     assert token not in {contexts.of(other, "req_first").token for other in others}
 

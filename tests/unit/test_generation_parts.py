@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshkit.project import ProjectSettings
 from services.generation import calibration
 from services.generation.abstention import not_found, says_not_found
 from services.generation.answers import (
@@ -134,6 +135,7 @@ def test_spelling_that_changes_nothing_has_the_same_key() -> None:
         {"model": "local/y"},
         {"filter": SearchFilter(document_ids=("doc_1",))},
         {"filter": SearchFilter(labels=(("team", "hr"),))},
+        {"settings": ProjectSettings(fusion="min_max")},
     ],
 )
 def test_whatever_an_answer_depends_on_changes_the_key(changes: dict[str, object]) -> None:
@@ -179,8 +181,9 @@ def test_questions_of_another_space_are_in_another_scope() -> None:
         {"principals": ["user:bob"]},
         {"corpus_epoch": 4},
         {"project_id": "q"},
+        {"settings": ProjectSettings(dense_weight=2.0)},
     ]
-    assert len({scope(), *(scope(**one) for one in changed)}) == 5
+    assert len({scope(), *(scope(**one) for one in changed)}) == 6
 
 
 BALLOT = Ballot(

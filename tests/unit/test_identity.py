@@ -11,6 +11,7 @@ import pytest
 
 from meshkit.errors import Unauthenticated
 from meshkit.identity import KeyFileInvalid, Signer, Verifier, create_keyring
+from meshkit.project import DEFAULTS, ProjectSettings
 
 CLAIMS = {
     "project_id": "prj_1",
@@ -36,6 +37,18 @@ def reason_of(verifier: Verifier, token: str) -> str:
 def test_a_context_arrives_as_it_was_signed(keys: Path) -> None:
     signed = Signer.load(keys / "gateway.key").sign(**CLAIMS)
     assert Verifier.load(keys / "keyring.json").verify(signed.token) == signed
+
+
+def test_a_projects_settings_arrive_and_what_is_not_known_of_them_is_left_out(keys: Path) -> None:
+    signer, verifier = Signer.load(keys / "gateway.key"), Verifier.load(keys / "keyring.json")
+    settings = ProjectSettings(chunk_tokens=80, fusion="min_max", dense_weight=0.5)
+    signed = signer.sign(**CLAIMS, settings=settings)
+    assert verifier.verify(signed.token).settings == signed.settings == settings
+    assert ProjectSettings.from_json(settings.as_json() | {"later": 1}) == settings
+    assert ProjectSettings.from_json({"chunk_tokens": "80", "fusion": 7}) == DEFAULTS
+    assert "settings" not in jwt.decode(
+        signer.sign(**CLAIMS).token, options={"verify_signature": False}
+    )
 
 
 def test_any_changed_character_is_refused(keys: Path) -> None:

@@ -1,4 +1,4 @@
-"""`citemesh projects`: create, list, purge and export projects (scope `admin`)."""
+"""`citemesh projects`: create, list, set up, purge and export projects (scope `admin`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from meshkit.cli.options import AsJson, Data, Url
 
-app = typer.Typer(help="Create, list, purge and export projects.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, set up, purge and export projects.", no_args_is_help=True)
 
 MICRO = 1_000_000
 Name = Annotated[str, typer.Argument(help="Name, unique among the living projects.")]
@@ -18,6 +18,23 @@ BudgetOption = Annotated[
     float | None, typer.Option("--budget", min=0, help="US dollars a month; none by default.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="File to write, JSON lines.")]
+ChunkTokens = Annotated[int | None, typer.Option(min=8, max=500, help="Tokens of a chunk at most.")]
+ChunkOverlap = Annotated[
+    int | None, typer.Option(min=0, max=250, help="Tokens repeated of the chunk before.")
+]
+ProjectFusion = Annotated[
+    str | None, typer.Option(help="rrf or min_max: how two rankings become one.")
+]
+DenseWeight = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Weight of the ranking by vectors.")
+]
+LexicalWeight = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Weight of the ranking by words.")
+]
+Reset = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Back to the service's default; repeatable."),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -61,6 +78,45 @@ def list_projects(url: Url = None, data: Data = None, as_json: AsJson = False) -
         for project in found
     ]
     table(("id", "name", "state", "created"), rows)
+
+
+@app.command("set")
+def set_choices(
+    project: Id,
+    chunk_tokens: ChunkTokens = None,
+    chunk_overlap: ChunkOverlap = None,
+    fusion: ProjectFusion = None,
+    dense_weight: DenseWeight = None,
+    lexical_weight: LexicalWeight = None,
+    reset: Reset = None,
+    url: Url = None,
+    data: Data = None,
+) -> None:
+    """Change what a project decides for itself, and print it; without options only print it.
+
+    Chunks change with the next upload or reprocessing of a document.
+    """
+    from meshkit.cli.client import Client
+    from meshkit.cli.output import print_json
+
+    given = {
+        "chunk_tokens": chunk_tokens,
+        "chunk_overlap_tokens": chunk_overlap,
+        "fusion": fusion,
+        "dense_weight": dense_weight,
+        "lexical_weight": lexical_weight,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    unknown = set(reset or ()) - set(given)
+    if unknown:
+        raise typer.BadParameter(f"one of {', '.join(given)}", param_hint="--reset")
+    path = f"/v1/projects/{project}"
+    with Client.open(url, data) as client:
+        found = client.request("GET", path)
+        if chosen or reset:
+            kept = {k: v for k, v in found["settings"].items() if k not in (reset or ())}
+            found = client.request("PATCH", path, json={"settings": kept | chosen})
+    print_json(found["settings"])
 
 
 @app.command()

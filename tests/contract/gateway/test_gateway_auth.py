@@ -283,6 +283,7 @@ async def test_no_other_service_reads_keys_or_asks_for_them(postgres: Any) -> No
             for statement in (
                 "SELECT * FROM gateway.api_key",
                 "SELECT * FROM gateway.find_key('\\x00')",
+                "SELECT * FROM gateway.find_caller('\\x00')",
             ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await connection.execute(statement)

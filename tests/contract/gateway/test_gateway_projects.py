@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from citemesh.generation import v1 as generation_v1
 from citemesh.ingestion import v1 as ingestion_v1
 from gateway.api_keys import digest, looks_like_key
 from gateway.bootstrap import bootstrap
 from meshkit.errors import Unavailable
+from meshkit.identity import Verifier
+from meshkit.project import ProjectSettings
 
 
 def name() -> str:
@@ -125,6 +128,55 @@ async def test_a_budget_is_set_lifted_and_shown_with_what_was_spent(
         assert renamed["budget"]["limit_usd"] == 2.0, "what is left out stays"
         lifted = (await admin.patch(path, json={"budget_micro_usd": None})).json()
         assert lifted["budget"]["limit_usd"] is None
+
+
+async def test_what_a_project_decides_travels_with_its_callers(gateway: Any, keyring: Path) -> None:
+    verifier = Verifier.load(keyring / "keyring.json")
+    async with gateway.client(await gateway.key("admin")) as admin:
+        settings = {"chunk_tokens": 80, "fusion": "min_max"}
+        body = {"name": name(), "settings": settings}
+        project = (await admin.post("/v1/projects", json=body)).json()
+        assert project["settings"] == settings
+        path = f"/v1/projects/{project['id']}"
+        key = await gateway.key("read", project_id=project["id"])
+        async with gateway.client(key) as client:
+
+            async def told() -> ProjectSettings:
+                token = (await client.post("/v1/token")).json()["token"]
+                return verifier.verify(token).settings
+
+            assert await told() == ProjectSettings(chunk_tokens=80, fusion="min_max")
+            await admin.patch(path, json={"name": name()})
+            assert await told() == ProjectSettings(chunk_tokens=80, fusion="min_max")
+            await admin.patch(path, json={"settings": {"lexical_weight": 2}})
+            assert await told() == ProjectSettings(lexical_weight=2)
+            await admin.patch(path, json={"settings": {}})
+            assert await told() == ProjectSettings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "says"),
+    [
+        ({"chunk_tokens": 7}, "chunk_tokens", "greater than or equal to 8"),
+        ({"chunk_tokens": 501}, "chunk_tokens", "less than or equal to 500"),
+        ({"chunk_tokens": "80"}, "chunk_tokens", "integer"),
+        ({"chunk_tokens": 80, "chunk_overlap_tokens": 41}, "settings", "at most half"),
+        ({"chunk_overlap_tokens": 10}, "settings", "needs chunk_tokens"),
+        ({"fusion": "magic"}, "fusion", "'rrf' or 'min_max'"),
+        ({"dense_weight": -1}, "dense_weight", "greater than or equal to 0"),
+        ({"dense_weight": 0, "lexical_weight": 0}, "settings", "nothing is found"),
+        ({"chunk_size": 80}, "chunk_size", ""),
+    ],
+)
+async def test_settings_that_cannot_hold_are_refused_by_name(
+    gateway: Any, settings: dict[str, Any], field: str, says: str
+) -> None:
+    async with gateway.client(await gateway.key("admin")) as admin:
+        refused = await admin.post("/v1/projects", json={"name": name(), "settings": settings})
+    assert refused.status_code == 400
+    told = json.dumps(refused.json(), ensure_ascii=False)
+    assert field in told
+    assert says in told
 
 
 async def test_usage_refuses_nonsense_days(gateway: Any) -> None:

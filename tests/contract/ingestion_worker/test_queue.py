@@ -173,6 +173,27 @@ async def test_versions_of_one_document_are_processed_one_after_the_other(
     assert (second.version, second.lease_epoch > first.lease_epoch) == (2, True)
 
 
+async def test_a_version_that_is_begun_anew_keeps_what_its_project_had_chosen(
+    room: Room, database: Database
+) -> None:
+    project = new_id("prj")
+    document_id = await add(database, room.keys, project)
+    owner = await asyncpg.connect(room.postgres.owner_dsn)
+    await owner.execute(
+        "UPDATE ingestion.document_version SET chunk_tokens = 80, chunk_overlap_tokens = 9"
+        " WHERE document_id = $1",
+        document_id,
+    )
+    await owner.close()
+    queue = queue_of(database)
+    first = await queue.claim()
+    assert first is not None
+    await queue.restart(first)
+    second = await queue.claim()
+    assert second is not None
+    assert (second.version, second.chunk_tokens, second.chunk_overlap_tokens) == (2, 80, 9)
+
+
 async def test_a_full_queue_refuses_more(room: Room, database: Database) -> None:
     from meshkit.errors import LimitExceeded
 
