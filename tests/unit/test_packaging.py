@@ -42,8 +42,17 @@ ROOMS = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Third-party packages that a module imports anywhere."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+    """Third-party packages that a module imports anywhere but for its types alone."""
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

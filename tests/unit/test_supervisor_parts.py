@@ -138,7 +138,8 @@ def test_a_process_is_told_its_own_secrets_and_nobody_else_s(
     keys = [value for name, value in told.items() if name.endswith("_SIGNING_KEY")]
     assert [Path(key).stem for key in keys] == ([component.service] if component.signs else [])
     dialled = {name for name in told if name.endswith("_ADDRESS")}
-    assert dialled == {f"CITEMESH_{name.upper()}_ADDRESS" for name in component.calls}
+    known = (*component.calls, *component.observes)
+    assert dialled == {f"CITEMESH_{name.upper()}_ADDRESS" for name in known}
 
 
 def test_what_the_user_sets_wins_over_the_defaults_of_an_embedded_mesh(
