@@ -20,6 +20,7 @@ FAULTS ?=
 PAGES ?= 0
 SCENARIO ?= peak
 OVERLOAD ?=
+CHAOS ?=
 LOAD ?=
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
@@ -34,7 +35,7 @@ STUBS := $(VENV)/.stubs
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up check format protos release-protos docs bench chaos-ingest messy live clean bench-scale load overload faults bench-providers
+.PHONY: help demo test up check format protos release-protos docs bench chaos chaos-ingest messy live clean bench-scale load overload faults bench-providers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -85,6 +86,9 @@ bench: $(INSTALLED) $(STUBS) ## measure search, answers and ingestion against th
 
 messy: $(INSTALLED) $(STUBS) ## what becomes of each file in DIR=; FUZZ= broken copies and a PDF of PAGES= pages besides
 	$(VENV)/bin/python -m loadtest.messy $(DIR) --fuzz $(FUZZ) --seed $(SEED) --pages $(PAGES)
+
+chaos: $(INSTALLED) $(STUBS) ## every part of the mesh is killed, frozen, cut off, under load; SHORT=1 a dozen cases
+	$(VENV)/bin/python -m tests.chaos $(if $(SHORT),--short) $(CHAOS)
 
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)

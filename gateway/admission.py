@@ -16,6 +16,9 @@ ANSWER_COST = 8.0
 UPLOADS_AT_ONCE = 64
 FIRST_ANSWERS = 8
 """Answers at once that the gateway begins with."""
+LEAST_ANSWERS = 4
+"""What it never falls below: what is late without any load, such as a search that waits for a
+dead cross-encoder, must not leave a mesh that does nothing."""
 
 REQUEST = Kind("request")
 SEARCH = Kind("search", target_seconds=0.4)
@@ -28,5 +31,7 @@ def admission(settings: GatewaySettings) -> Admission:
     """Admission as the settings say."""
     most = settings.max_concurrent_rpcs * ANSWER_COST
     start = min(most, FIRST_ANSWERS * ANSWER_COST)
-    policy = Policy(most, least=ANSWER_COST, start=start, adaptive=settings.adaptive_limit)
+    policy = Policy(
+        most, least=LEAST_ANSWERS * ANSWER_COST, start=start, adaptive=settings.adaptive_limit
+    )
     return Admission((REQUEST, SEARCH, ANSWER, BULK), policy)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from meshkit.errors import InvalidInput, MeshError
+from meshkit.errors import RETRY_SECONDS, InvalidInput, MeshError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -76,8 +76,11 @@ def response(
 ) -> Response:
     """The error as a response."""
     sent = dict(headers or {})
-    if error.retry_after is not None:
-        sent["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    again = error.retry_after
+    if again is None and error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+        again = RETRY_SECONDS
+    if again is not None:
+        sent["Retry-After"] = str(max(1, math.ceil(again)))
     if error.http_status == 401:
         sent["WWW-Authenticate"] = "Bearer"
     return Response(

@@ -35,6 +35,9 @@ TARGET_SECONDS = {"Answer": 1.4, "Search": 0.8}
 binds a caller from outside; these keep a service from callers that come past it."""
 FIRST_LIMIT = 16
 """Calls at once that a service begins with where its limit adapts."""
+LEAST_LIMIT = 8
+"""What it never falls below. A search that waits for a dead cross-encoder is late without any
+load; with a limit of one the mesh would stand still until somebody mends it."""
 
 
 class Place:
@@ -170,7 +173,8 @@ class CallAdmission:
         kinds = dict.fromkeys((self._watch, self._call, *self._timed.values(), self._bulk))
         timed = any(kind.target_seconds for kind in self._kinds.values())
         start = min(self._calls, FIRST_LIMIT) if timed else self._calls
-        policy = Policy(self._calls, start=start, adaptive=self._adaptive)
+        least = min(self._calls, LEAST_LIMIT)
+        policy = Policy(self._calls, least=least, start=start, adaptive=self._adaptive)
         return Admission(list(kinds), policy)
 
     async def enter(self, method: str) -> Place:

@@ -7,22 +7,18 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-import psutil
-
 from loadtest.chaos_ingest.replica import Replica
+from loadtest.chaos_ingest.victims import Victims, frozen
 from meshkit.supervisor.layout import DataDirectory
-from meshkit.supervisor.state import ChildState, read
 
 SECOND = "ingestion_2"
 """The second worker, which is no child of the supervisor."""
 WORKERS = ("ingestion", SECOND)
 VICTIMS = (*WORKERS, "embedding_bulk", "retrieval", "postgres")
 RECOVERY_SECONDS = 10.0
-BACK_SECONDS = 60.0
 
 
 class Kind(StrEnum):
@@ -71,7 +67,7 @@ class Saboteur:
     def __init__(
         self, data: DataDirectory, replica: Replica, sabotage: Sabotage, chance: random.Random
     ) -> None:
-        self._data = data
+        self._victims = Victims(data)
         self._replica = replica
         self._sabotage = sabotage
         self._chance = chance
@@ -93,65 +89,22 @@ class Saboteur:
 
     def restarts(self) -> dict[str, int]:
         """How often each process has been started again."""
-        state = read(self._data.state)
-        return {child.name: child.restarts for child in state.children} if state else {}
+        return self._victims.restarts()
 
     def _port(self, victim: str) -> int:
-        if victim == SECOND:
-            return self._replica.port
-        return int(self._child(victim).address.rpartition(":")[2])
-
-    def _child(self, name: str) -> ChildState:
-        state = read(self._data.state)
-        if state is None:
-            raise RuntimeError("the supervisor is gone")
-        return next(child for child in state.children if child.name == name)
+        return self._replica.port if victim == SECOND else self._victims.port(victim)
 
     async def _kill(self, name: str) -> None:
         if name == SECOND:
             os.kill(self._replica.pid, signal.SIGKILL)
             await self._replica.start()
-            return
-        pid = await self._running(name)
-        os.kill(pid, signal.SIGKILL)
-        await self._ready(name, but=pid)
+        else:
+            await self._victims.kill(name)
 
     async def _freeze(self, name: str, seconds: float) -> None:
         """Stops a process and, for Postgres, every session of it; then lets them go on."""
-        pid = await self._running(name)
-        family = [psutil.Process(pid)]
-        if name == "postgres":
-            # The postmaster first: no session begins while the others are stopped.
-            os.kill(pid, signal.SIGSTOP)
-            family += family[0].children(recursive=True)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
-        try:
+        pid = self._replica.pid if name == SECOND else await self._victims.running(name)
+        async with frozen(pid, with_children=name == "postgres"):
             await asyncio.sleep(seconds)
-        finally:
-            for process in reversed(family):
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
-        await self._ready(name)
-
-    async def _running(self, name: str) -> int:
-        if name == SECOND:
-            return self._replica.pid
-        await self._ready(name)
-        pid = self._child(name).pid
-        assert pid is not None
-        return pid
-
-    async def _ready(self, name: str, but: int = 0) -> None:
-        """Waits until a victim is ready, after a kill as another process."""
-        if name == SECOND:
-            return
-        until = time.monotonic() + BACK_SECONDS
-        while True:
-            child = self._child(name)
-            if child.state == "ready" and child.pid not in (None, but):
-                return
-            if time.monotonic() > until:
-                raise TimeoutError(f"{name} is {child.state} {BACK_SECONDS:g} s after a fault")
-            await asyncio.sleep(0.05)
+        if name != SECOND:
+            await self._victims.ready(name)

@@ -22,7 +22,7 @@ from meshkit import context
 from meshkit.channel import MeshChannel, streaming
 from meshkit.components import BY_NAME
 from meshkit.database.pool import Database
-from meshkit.errors import InvalidInput, MeshError, NotFound, PermissionDenied, Unavailable
+from meshkit.errors import Busy, InvalidInput, MeshError, NotFound, PermissionDenied, Unavailable
 from meshkit.identity import Signer, Verifier, create_keyring
 from meshkit.server import Server
 from meshkit.settings import ServiceSettings
@@ -68,6 +68,7 @@ class World:
     chunks: list[tuple[str, str, list[str]]] = field(default_factory=list)
     """Document, text and flags."""
     failing: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
     epoch: int = 1
     searches: list[Any] = field(default_factory=list)
@@ -78,6 +79,8 @@ class World:
     async def pass_through(self, name: str) -> None:
         if name in self.failing:
             raise Unavailable("SERVICE_UNAVAILABLE", "Gone.")
+        if name in self.busy:
+            raise Busy("SERVICE_BUSY", "At its limit.", retry_after=2.0)
         if name in self.slow:
             self.waiting.set()
             try:
@@ -352,6 +355,13 @@ async def test_without_retrieval_the_call_fails_with_its_reason(caller: Caller) 
     with pytest.raises(Unavailable) as raised:
         await caller.ask(QUESTION)
     assert raised.value.reason == "SEARCH_UNAVAILABLE"
+
+
+async def test_a_retrieval_with_too_much_to_do_is_no_retrieval_that_is_lost(caller: Caller) -> None:
+    caller.mesh.world.busy.add("retrieval")
+    with pytest.raises(Busy) as raised:
+        await caller.ask(QUESTION)
+    assert (raised.value.reason, raised.value.retry_after) == ("SERVICE_BUSY", 2.0)
 
 
 async def test_the_same_question_is_answered_once_until_the_corpus_changes(

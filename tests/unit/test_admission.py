@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -217,3 +218,22 @@ async def test_a_service_tells_bulk_and_watches_from_calls_by_their_names() -> N
         await admission.enter("/x.Service/WatchDocument")
         with pytest.raises(Busy):
             await admission.enter("/x.Service/WatchDocument")
+
+
+async def test_a_service_whose_helper_is_dead_does_not_stop_working(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search that waits for a frozen cross-encoder is late without any load."""
+    now = 0.0
+    monkeypatch.setattr("meshkit.admission.time", SimpleNamespace(monotonic=lambda: now))
+    admission = CallAdmission(100, 0, adaptive=True)
+    admission.register("/x.Service/Search")
+    for _ in range(200):
+        place = await admission.enter("/x.Service/Search")
+        now += 9.0
+        place.answered()
+        place.leave()
+    for _ in range(8):
+        await admission.enter("/x.Service/Search")
+    with pytest.raises(Busy):
+        await admission.enter("/x.Service/Search")

@@ -150,6 +150,16 @@ def test_what_the_user_sets_wins_over_the_defaults_of_an_embedded_mesh(
     assert told["CITEMESH_BLOB_URL"] == "s3://bucket"
 
 
+def test_a_service_is_dialled_where_the_user_says_and_listens_where_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITEMESH_RETRIEVAL_ADDRESS", "127.0.0.1:1")
+    told = environments(tmp_path).of(BY_NAME["generation"])
+    assert told["CITEMESH_RETRIEVAL_ADDRESS"] == "127.0.0.1:1"
+    own = environments(tmp_path).of(BY_NAME["retrieval"])
+    assert own["CITEMESH_RETRIEVAL_LISTEN"] != "127.0.0.1:1"
+
+
 def test_preparations_inherit_no_database_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CITEMESH_RETRIEVAL_DATABASE_URL", "postgresql://x")
     monkeypatch.setenv("CITEMESH_API_KEY", "ck_x")

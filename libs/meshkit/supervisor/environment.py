@@ -106,7 +106,9 @@ class Environments:
         return environment
 
     def _addresses_for(self, names: Iterable[str]) -> dict[str, str]:
-        return {f"CITEMESH_{name.upper()}_ADDRESS": self.addresses[name] for name in names}
+        """Where others are dialled; what the user names wins, such as a proxy in between."""
+        variables = {f"CITEMESH_{name.upper()}_ADDRESS": self.addresses[name] for name in names}
+        return {variable: os.environ.get(variable) or own for variable, own in variables.items()}
 
     def _defaults(self, component: Component) -> dict[str, str]:
         """Settings of an embedded mesh that the user's environment may override."""

@@ -8,6 +8,7 @@ from citemesh.embedding import v1 as embedding_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from citemesh.usage import v1 as usage_v1
 from meshkit.errors import (
+    Busy,
     DeadlineExceeded,
     Internal,
     LimitExceeded,
@@ -109,6 +110,9 @@ class FindingCalls:
         )
         try:
             response = await self._retrieval.Search(request, timeout=seconds)
+        except Busy:
+            # Nothing is lost: there is more to do than can be done in time, which is its reason.
+            raise
         except _LOST as error:
             raise _search_unavailable(error) from error
         missing = [*response.degraded, *(() if vector else ("dense",))]

@@ -1,0 +1,218 @@
+"""`make chaos [SHORT=1]`: one fault after the other under load; a table and one JSON object.
+
+Exit code 1 when a caller saw what it may not see, an acknowledged document is lost, or the
+mesh took longer than half a minute to be well again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench.running import RunningMesh, running_mesh
+from loadtest.chaos_ingest.rounds import Mesh
+from loadtest.chaos_ingest.victims import Victims
+from meshkit.supervisor.layout import DataDirectory
+from tests.chaos.callers import Callers, Seen
+from tests.chaos.cases import CASES, Case, NotHere, Scene, settable_clock, small_disk
+from tests.chaos.proxy import Line
+
+BEHIND_LINES = ("embedding", "guardrail", "retrieval", "generation", "ingestion")
+RECOVERY_SECONDS = 30.0
+FOUND_SECONDS = 60.0
+WARM_UP_SECONDS = 0.5
+UNLIMITED = "1000000/minute"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What one case came to."""
+
+    case: Case
+    seen: Seen
+    recovery_s: float = 0.0
+    lost: int = 0
+    broken: list[str] = field(default_factory=list)
+    """Promises that were; empty when the case held."""
+
+
+async def go(case: Case, scene: Scene, callers: Callers) -> Verdict:
+    """Does it to a mesh with callers, and judges what they saw."""
+    seen = callers.seen = Seen()
+    verdict = Verdict(case, seen)
+    async with callers.busy():
+        await asyncio.sleep(WARM_UP_SECONDS)
+        began = time.monotonic()
+        async with case.fault(scene):
+            since = began if case.at_once else time.monotonic()
+        while not await callers.well():
+            if time.monotonic() - since > RECOVERY_SECONDS:
+                verdict.broken.append(f"not well {RECOVERY_SECONDS:g} s later: {callers.complaint}")
+                break
+            await asyncio.sleep(0.05)
+        verdict.recovery_s = round(time.monotonic() - since, 2)
+    missing = await callers.lost(seen.uploaded, FOUND_SECONDS)
+    verdict.lost = len(missing)
+    verdict.broken += [f"lost: {document}" for document in missing]
+    verdict.broken += seen.wrong
+    for kind, count in seen.refused.items():
+        if kind not in case.refused:
+            verdict.broken.append(f"{count} times {kind} refused: {dict(seen.reasons)}")
+    if not case.breaks:
+        verdict.broken += [f"{count} times {kind} cut off" for kind, count in seen.broken.items()]
+    return verdict
+
+
+def show(verdict: Verdict) -> None:
+    """A row of the table, what was broken below it."""
+    seen = verdict.seen
+    told = seen.reasons + Counter({f"without {name}": n for name, n in seen.missing.items()})
+    reasons = ", ".join(f"{count} {reason}" for reason, count in told.most_common())
+    print(
+        f"{verdict.case.name:26}{'held' if not verdict.broken else 'BROKEN':8}"
+        f"{verdict.recovery_s:>7.1f} s{seen.good.total():>6}{seen.degraded.total():>10}"
+        f"{seen.refused.total():>9}{seen.busy:>6}{seen.broken.total():>8}"
+        f"{seen.slowest_seconds:>8.1f} s"
+        f"  {reasons}",
+        flush=True,
+    )
+    for broken in verdict.broken:
+        print(f"    {broken}", flush=True)
+
+
+@asynccontextmanager
+async def opened(home: Path, *, clock: bool) -> AsyncIterator[tuple[Scene, Callers]]:
+    """A mesh with lines between its services, and callers who know what it should say.
+
+    Raises:
+        NotHere: this machine has no clock that can be set.
+    """
+    data = DataDirectory.at(home / "data")
+    victims = Victims(data)
+    async with AsyncExitStack() as stack:
+        lines = {name: Line(partial(victims.port, name)) for name in BEHIND_LINES}
+        for line in lines.values():
+            await line.listen()
+            stack.push_async_callback(line.close)
+        disk = await stack.enter_async_context(small_disk(home / "blobs"))
+        settings = {
+            "CITEMESH_GATEWAY_KEY_LIMIT": UNLIMITED,
+            "CITEMESH_GATEWAY_ADDRESS_LIMIT": UNLIMITED,
+            # On a machine that does other things besides, what is missing is still the fault's.
+            "CITEMESH_RETRIEVAL_RERANK_SECONDS": "2",
+            "CITEMESH_RETRIEVAL_RERANK_SHARE": "0.9",
+            **{
+                f"CITEMESH_{name.upper()}_ADDRESS": f"127.0.0.1:{line.port}"
+                for name, line in lines.items()
+            },
+            **({"CITEMESH_BLOB_URL": disk.as_uri()} if disk else {}),
+            **(settable_clock(home / "clock") if clock else {}),
+        }
+        running = await _in_thread(stack, data, settings)
+        _, key = await Mesh(running.url, data).project()
+        callers = Callers(running.url, key)
+        stack.push_async_callback(callers.close)
+        await callers.fill()
+        yield Scene(victims, lines, disk, home / "clock"), callers
+
+
+async def _in_thread(
+    stack: AsyncExitStack, data: DataDirectory, settings: dict[str, str]
+) -> RunningMesh:
+    """The mesh, whose start waits: the lines serve meanwhile."""
+    context = running_mesh(data.root, settings)
+    running = await asyncio.to_thread(context.__enter__)
+    stack.push_async_callback(asyncio.to_thread, context.__exit__, None, None, None)
+    return running
+
+
+async def run(home: Path, cases: Sequence[Case]) -> list[Verdict]:
+    """Every case, shown as it ends; those that need another mesh on one of their own."""
+    verdicts: list[Verdict] = []
+    for clock in (False, True):
+        chosen = [case for case in cases if case.clock == clock]
+        if not chosen:
+            continue
+        folder = home / ("clock" if clock else "plain")
+        folder.mkdir()
+        folder.chmod(0o711)
+        try:
+            async with opened(folder, clock=clock) as (scene, callers):
+                for case in chosen:
+                    try:
+                        verdict = await go(case, scene, callers)
+                    except NotHere as reason:
+                        print(f"{case.name:26}skipped  {reason}", flush=True)
+                        continue
+                    show(verdict)
+                    verdicts.append(verdict)
+        except NotHere as reason:
+            print(f"{', '.join(case.name for case in chosen)}: skipped, {reason}", flush=True)
+    return verdicts
+
+
+def summary(verdicts: list[Verdict], seconds: float) -> dict[str, Any]:
+    """All cases together, for the last line."""
+    held = sum(not verdict.broken for verdict in verdicts)
+    return {
+        "cases": len(verdicts),
+        "held": held,
+        "lost": sum(verdict.lost for verdict in verdicts),
+        "wrong_answers": sum(len(verdict.seen.wrong) for verdict in verdicts),
+        "recovery_max_s": max((verdict.recovery_s for verdict in verdicts), default=0.0),
+        "acknowledged": sum(len(verdict.seen.uploaded) for verdict in verdicts),
+        "good": sum(verdict.seen.good.total() for verdict in verdicts),
+        "degraded": sum(verdict.seen.degraded.total() for verdict in verdicts),
+        "refused": sum(verdict.seen.refused.total() for verdict in verdicts),
+        "broken": {v.case.name: v.broken for v in verdicts if v.broken},
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> int:
+    """Reads the options, runs, prints."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a dozen of the cases")
+    parser.add_argument("--only", nargs="*", default=[], help="cases whose names hold one of these")
+    parser.add_argument("--keep", type=Path, help="folder for the mesh's data, kept afterwards")
+    options = parser.parse_args()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Whoever ends us finds no mesh and no file system left behind: as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    cases = [
+        case
+        for case in CASES
+        if (case.short or not options.short)
+        and (not options.only or any(word in case.name for word in options.only))
+    ]
+    began = time.monotonic()
+    print(
+        f"{'case':26}{'':8}{'well after':>9}{'good':>6}{'degraded':>10}{'refused':>9}{'busy':>6}"
+        f"{'cut off':>8}{'slowest':>10}  reasons"
+    )
+    with tempfile.TemporaryDirectory(prefix="citemesh-chaos-") as folder:
+        home = options.keep or Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o711)
+        verdicts = asyncio.run(run(home, cases))
+    found = summary(verdicts, time.monotonic() - began)
+    print(json.dumps(found))
+    return 0 if verdicts and found["held"] == found["cases"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
