@@ -67,6 +67,7 @@ release-protos: $(INSTALLED) ## make the contracts of today the ones that may no
 docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 	$(VENV)/bin/python -m tools.configuration --write
 	$(VENV)/bin/python -m tools.errors --write
+	$(VENV)/bin/python -m tools.telemetry --write
 
 bench-scale: $(INSTALLED) $(STUBS) ## the dense index at 10,000 and 100,000 chunks with 1, 100 and 1,000 projects; SCALE=options
 	$(VENV)/bin/python -m loadtest.scale $(SCALE)
@@ -104,6 +105,13 @@ breaker-simulation: $(INSTALLED) $(STUBS) ## both circuit breaker ladders, lived
 
 live: $(INSTALLED) $(STUBS) ## a handful of calls to the real APIs of providers whose keys are set
 	$(VENV)/bin/python -m tools.live
+
+.PHONY: traces bench-telemetry
+traces: $(INSTALLED) $(STUBS) ## Phoenix in an environment of its own, and a mesh on PORT that sends its traces there
+	@exec $(VENV)/bin/python -m tools.traces --port $(PORT) --data $(DATA)
+
+bench-telemetry: $(INSTALLED) $(STUBS) ## throughput with telemetry (10 % of the traces) against none; SHORT=1 for a look
+	$(VENV)/bin/python -m loadtest.bench.telemetry $(if $(SHORT),--short)
 
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

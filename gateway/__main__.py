@@ -21,9 +21,15 @@ from gateway.opening import open_mesh, watch_services
 from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings, words
 from meshkit import settings as settings_module
-from meshkit import telemetry
 from meshkit.logging import logger
-from meshkit.process import Process, prepare, refuse, run_loop, settle_memory
+from meshkit.process import (
+    Process,
+    prepare,
+    refuse,
+    run_loop,
+    settle_memory,
+    start_telemetry,
+)
 from meshkit.settings import SettingsInvalid
 
 log = logger(__name__)
@@ -101,6 +107,7 @@ async def serve(settings: GatewaySettings) -> None:
     waiter: asyncio.Future[Any] = asyncio.create_task(stopping.wait())
     opening: asyncio.Future[Any] | None = None
     try:
+        process.watch_event_loop()
         readiness.add("gateway", _is_open(slot), required=True)
         watch_services(process, readiness)
         opening = asyncio.create_task(open_mesh(process, readiness))
@@ -137,12 +144,7 @@ def _is_open(slot: Slot) -> Any:
 def main() -> None:
     """Runs the gateway; exits with 2 when a setting is wrong."""
     settings = prepare(GatewaySettings)
-    providers = telemetry.configure(
-        "gateway",
-        trace_file=settings.trace_file,
-        metrics_listen=settings.metrics_listen,
-        prometheus=True,
-    )
+    providers = start_telemetry(settings, "gateway", prometheus=True)
     try:
         run_loop(serve(settings))
     except SettingsInvalid as error:

@@ -6,8 +6,9 @@ its text, and its log line has the request's id.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -15,41 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problem
 from gateway.security import security_headers
+from meshkit import access_log
 from meshkit.admission import Place
-from meshkit.errors import Internal, MeshError
+from meshkit.context import RequestContext
+from meshkit.errors import Cancelled, Internal, MeshError
 from meshkit.ids import is_request_id, new_request_id
 from meshkit.logging import logger
-from meshkit.telemetry import meter, tracing
+from meshkit.telemetry import metrics, tracing
 
 log = logger(__name__)
 
+METHODS = frozenset(HTTPMethod)
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds by machines; only what is wrong there is worth a line."""
 REQUEST_ID_HEADER = "X-Request-ID"
 TOO_LATE = frozenset({0, 499, HTTPStatus.GATEWAY_TIMEOUT})
 """Answers that came too late for their callers. Other errors are quick, and say nothing about
 how long an answer takes."""
 
-_duration = meter.create_histogram(
-    "http.server.request.duration",
-    unit="s",
-    description="Time to answer a request, streams to their end.",
-    explicit_bucket_boundaries_advisory=[
-        0.001,
-        0.002,
-        0.005,
-        0.01,
-        0.02,
-        0.05,
-        0.1,
-        0.2,
-        0.5,
-        1,
-        2,
-        5,
-        10,
-        30,
-        60,
-    ],
-)
+_duration = metrics.histogram("http.server.request.duration")
 
 
 def request_id(given: str | None) -> str:
@@ -73,16 +58,24 @@ class Edge:
         headers = Headers(scope=scope)
         identity = request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = identity
-        answer = _Answer(send, identity, scope["path"], self._https_only)
         started = time.perf_counter()
-        method = scope["method"]
+        answer = _Answer(send, identity, scope["path"], self._https_only, started)
+        # Anybody may invent methods; each would be a series of its own.
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         tracing.continue_from(headers)
-        with tracing.serving(method, {"http.request.method": method}) as span:
+        probed = scope["path"] in PROBES
+        around = (
+            tracing.unseen() if probed else tracing.serving(method, {"http.request.method": method})
+        )
+        with around as span:
             span.set_attribute("citemesh.request_id", identity)
             error: MeshError | None = None
             try:
                 await self._app(scope, self._limited(scope, headers, receive), answer.send)
                 error = scope["state"].get("error")
+            except asyncio.CancelledError:
+                error = Cancelled("CLIENT_GONE", "The client went away.")
+                raise
             except Exception as unexpected:
                 error = _unexpected(unexpected, identity)
                 if answer.status:
@@ -107,18 +100,24 @@ class Edge:
                         "http.request.method": method,
                         "http.route": route,
                         "http.response.status_code": answer.status,
+                        "outcome": _outcome(answer.status, error),
                     },
                 )
-                level = log.debug if answer.status < HTTPStatus.BAD_REQUEST else log.info
-                level(
-                    "request",
-                    method=method,
-                    route=route,
-                    status=answer.status,
-                    reason=error.reason if error else "",
-                    ms=round(seconds * 1000, 2),
-                    request_id=identity,
-                )
+                ok = answer.status < HTTPStatus.BAD_REQUEST and error is None
+                if not (ok and probed):
+                    access_log.write(
+                        "request",
+                        ok=ok,
+                        method=method,
+                        route=route,
+                        status=answer.status,
+                        reason=error.reason if error else "",
+                        ms=round(seconds * 1000, 2),
+                        first_ms=answer.first_ms,
+                        bytes=answer.bytes,
+                        request_id=identity,
+                        project_id=_project(scope),
+                    )
 
     def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """`receive`, ended with 413 when a body grows too large; uploads count for themselves."""
@@ -150,12 +149,19 @@ def is_upload(path: str, content_type: str) -> bool:
 class _Answer:
     """Sends a response with the headers that every response has."""
 
-    def __init__(self, send: Send, identity: str, path: str, https_only: bool) -> None:
+    def __init__(
+        self, send: Send, identity: str, path: str, https_only: bool, started: float
+    ) -> None:
         self._send = send
+        self._started = started
         self._identity = (REQUEST_ID_HEADER.lower().encode(), identity.encode())
         self._headers = security_headers(path, https_only)
         self.status = 0
         """Status that was sent; 0 before."""
+        self.bytes = 0
+        """Of the body, sent so far."""
+        self.first_ms = 0.0
+        """When the first of them were sent."""
 
     async def send(self, message: Message) -> None:
         """Passes a message of the response on."""
@@ -165,7 +171,27 @@ class _Answer:
             names = {name for name, _ in given}
             added = [header for header in self._headers if header[0] not in names]
             message = {**message, "headers": [*given, self._identity, *added]}
+        elif length := len(message.get("body", b"")):
+            if not self.bytes:
+                self.first_ms = round((time.perf_counter() - self._started) * 1000, 2)
+            self.bytes += length
         await self._send(message)
+
+
+def _outcome(status: int, error: MeshError | None) -> str:
+    """How a request ended, whatever status it began with."""
+    if isinstance(error, Cancelled):
+        return "gone"
+    code = max(status, error.http_status) if error else status
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "failed"
+    return "refused" if code >= HTTPStatus.BAD_REQUEST else "ok"
+
+
+def _project(scope: Scope) -> str:
+    """The caller's project; empty for a stranger."""
+    admitted: RequestContext | None = scope["state"].get("admitted")
+    return admitted.project_id if admitted else ""
 
 
 def _unexpected(error: Exception, identity: str) -> MeshError:

@@ -15,6 +15,9 @@ class GatewaySettings(ServiceSettings, service="gateway"):
 
     listen: str = "127.0.0.1:8080"
     """Address and port of the REST interface, `host:port`; port 0 takes a free one."""
+    access_log: str = Field("all", pattern="^(all|errors|off)$")
+    """Which requests have a line in the log when they end: all but successful probes and
+    scrapes, those that did not end well, none."""
     allowed_origins: str = Field(
         "",
         validation_alias=AliasChoices(

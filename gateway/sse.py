@@ -14,10 +14,12 @@ from typing import Any
 
 import grpc
 from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from meshkit.errors import MeshError
+from gateway.problem import request_id_of
+from meshkit.errors import Cancelled, MeshError
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -25,6 +27,11 @@ KEEP_ALIVE = b": keep-alive\n\n"
 def event(name: str, data: Any) -> bytes:
     """One event; `data` becomes JSON, which has no line break of its own."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data, inf_nan_mode="null"))
+
+
+def ended_by(request: Request, error: MeshError) -> None:
+    """Notes the error that ended a response whose status was sent already."""
+    request.scope["state"]["error"] = error
 
 
 class ClosingStream(StreamingResponse):
@@ -55,16 +62,19 @@ async def events(
     call: Any,
     to_event: Callable[[Any], bytes],
     *,
-    request_id: str,
+    request: Request,
     keep_alive_seconds: float,
     until: asyncio.Event,
 ) -> AsyncIterator[bytes]:
     """The messages of a call as events; the first one is waited for here.
 
+    How the stream ends is noted for the request's span and its line in the access log: its
+    status was sent long before.
+
     Args:
         call: A stream of the mesh; it is cancelled when the events end early.
         to_event: Turns a message into an event.
-        request_id: Named in an `error` event.
+        request: What is answered.
         keep_alive_seconds: Silence after which a comment is sent.
         until: Ends the stream when set, because the process is about to stop.
 
@@ -76,14 +86,14 @@ async def events(
     except BaseException:
         call.cancel()
         raise
-    return _rest(call, first, to_event, request_id, keep_alive_seconds, until)
+    return _rest(call, first, to_event, request, keep_alive_seconds, until)
 
 
 async def _rest(
     call: Any,
     message: Any,
     to_event: Callable[[Any], bytes],
-    request_id: str,
+    request: Request,
     keep_alive_seconds: float,
     until: asyncio.Event,
 ) -> AsyncIterator[bytes]:
@@ -105,8 +115,13 @@ async def _rest(
                     yield KEEP_ALIVE
             message = reading.result()
     except MeshError as error:
-        failure = {"reason": error.reason, "detail": error.detail, "request_id": request_id}
+        ended_by(request, error)
+        identity = request_id_of(request)
+        failure = {"reason": error.reason, "detail": error.detail, "request_id": identity}
         yield event("error", failure)
+    except (asyncio.CancelledError, GeneratorExit):
+        ended_by(request, Cancelled("CLIENT_GONE", "The client went away."))
+        raise
     finally:
         end.cancel()
         call.cancel()

@@ -62,6 +62,8 @@ CHECKS = (
     Check("tree", "house rules of files", tool("tree")),
     Check("configuration", "docs/configuration.md is current", tool("configuration")),
     Check("errors", "docs/errors.md is current", tool("errors")),
+    Check("telemetry", "docs/telemetry.md is current", tool("telemetry")),
+    Check("observability", "dashboards, alerts, runbook", tool("observability")),
 )
 
 

@@ -29,6 +29,7 @@ from meshkit.errors import (
     MeshError,
     Unavailable,
 )
+from meshkit.telemetry import tracing
 
 router = APIRouter(
     prefix="/v1/answers",
@@ -80,6 +81,8 @@ class Answer(TypedDict):
     cache: str
     degraded: list[str]
     timings_ms: dict[str, float]
+    started_ms: dict[str, float]
+    """When each stage of `timings_ms` began; moments have no beginning."""
     trace_id: str
 
 
@@ -109,6 +112,7 @@ def answer_json(done: generation_v1.DoneEvent) -> Answer:
         "cache": _CACHES[done.cache] if done.cache else "none",
         "degraded": list(done.degraded),
         "timings_ms": dict(done.timings_ms),
+        "started_ms": dict(done.started_ms),
         "trace_id": done.trace_id,
     }
 
@@ -178,11 +182,34 @@ def event_json(event: generation_v1.AnswerEvent, request_id: str) -> tuple[str, 
     return name, data
 
 
+class _Shown:
+    """The events of a stream as a client sees them, with the moments its trace is to show."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._begun = False
+
+    def event(self, message: generation_v1.AnswerResponse) -> bytes:
+        """A message as an event."""
+        name, data = event_json(message.event, request_id_of(self._request))
+        if name == "delta" and not self._begun:
+            self._begun = True
+            tracing.event("first_token")
+        elif name == "error":
+            sse.ended_by(self._request, _failure(data["reason"], data["detail"]))
+        return sse.event(name, data)
+
+
 _KINDS: dict[str, type[MeshError]] = {
     "BUDGET_EXHAUSTED": BudgetExhausted,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": Internal,
 }
+
+
+def _failure(reason: str, detail: str) -> MeshError:
+    """The error that an answer's last event stands for."""
+    return _KINDS.get(reason, Unavailable)(reason, detail)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -222,7 +249,7 @@ async def _whole(call: Any, place: Place | None) -> generation_v1.DoneEvent:
                 done = message.event.done
             elif name == "error":
                 error = message.event.error
-                raise _KINDS.get(error.reason, Unavailable)(error.reason, error.detail)
+                raise _failure(error.reason, error.detail)
     if done is None:
         raise Internal("ANSWER_INCOMPLETE", "The answer ended without its closing event.")
     return done
@@ -256,11 +283,10 @@ async def answer(request: Request, body: AnswerBody) -> Response:
     )
     if not body.stream:
         return JsonResponse(answer_json(await unless_gone(request, _whole(call, place))))
-    request_id = request_id_of(request)
     events = await sse.events(
         call,
-        lambda message: sse.event(*event_json(message.event, request_id)),
-        request_id=request_id,
+        _Shown(request).event,
+        request=request,
         keep_alive_seconds=mesh.settings.keep_alive_seconds,
         # An answer under way is finished before the process stops.
         until=asyncio.Event(),

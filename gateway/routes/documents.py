@@ -16,7 +16,6 @@ from gateway.admission import BULK
 from gateway.endpoint import GuardedRoute, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
-from gateway.problem import request_id_of
 from gateway.routes import idempotency
 from gateway.upload import RefusedUpload, upload
 from meshkit.errors import InvalidInput, MeshError
@@ -311,7 +310,7 @@ async def watch_document(request: Request, document_id: str) -> Response:
         await sse.events(
             call,
             lambda message: sse.event("state", document_json(message.document)),
-            request_id=request_id_of(request),
+            request=request,
             keep_alive_seconds=mesh.settings.keep_alive_seconds,
             until=mesh.draining,
         )

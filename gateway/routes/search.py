@@ -72,6 +72,7 @@ class SearchResult(TypedDict):
     hits: list[Hit]
     degraded: list[str]
     timings_ms: dict[str, float]
+    started_ms: dict[str, float]
     corpus_epoch: int
     trace_id: str
 
@@ -112,6 +113,7 @@ async def search(request: Request, body: SearchBody) -> Response:
         "hits": [_hit(hit) for hit in found.hits],
         "degraded": list(found.degraded),
         "timings_ms": dict(found.timings_ms),
+        "started_ms": dict(found.started_ms),
         "corpus_epoch": found.corpus_epoch,
         "trace_id": current_trace_id(),
     }

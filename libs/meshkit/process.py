@@ -21,8 +21,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 import asyncpg
 import uvloop
 
+from meshkit import access_log, telemetry
 from meshkit import settings as settings_module
-from meshkit import telemetry
 from meshkit.channel import MeshChannel
 from meshkit.components import BY_NAME, COMPONENTS, OPERATIONS, Schema
 from meshkit.database.pool import UNREACHABLE, Database
@@ -32,6 +32,7 @@ from meshkit.logging import configure as configure_logging
 from meshkit.logging import logger
 from meshkit.server import Server
 from meshkit.settings import ServiceSettings, SettingsInvalid
+from meshkit.telemetry import event_loop
 from meshkit.usage import Budget
 
 log = logger(__name__)
@@ -153,6 +154,11 @@ class Process(Generic[S]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def watch_event_loop(self) -> None:
+        """Measures how late the event loop is, where anybody collects metrics."""
+        if telemetry.collects_metrics():
+            self.background("event loop", event_loop.watch())
+
     async def close(self) -> None:
         """Cancels background work, then closes everything in reverse order."""
         tasks = list(self._tasks)
@@ -231,6 +237,7 @@ async def _serve(
     process.server = server
     log.info("starting", **settings_module.visible(settings))
     try:
+        process.watch_event_loop()
         known = BY_NAME[component]
         await server.start([known.grpc_service, *([OPERATIONS] if known.calls_providers else [])])
         waiter: asyncio.Future[Any] = asyncio.create_task(stopping.wait())
@@ -269,7 +276,36 @@ def prepare(cls: type[S]) -> S:
     except SettingsInvalid as error:
         refuse(cls.service, error)
     configure_logging(cls.service, settings.log_level, settings.log_format)
+    access_log.configure(
+        access_log.Policy(cls.service, settings.access_log, settings.log_format == "json")
+    )
     return settings
+
+
+def start_telemetry(
+    settings: ServiceSettings, component: str, *, prometheus: bool = False
+) -> telemetry.Telemetry:
+    """The telemetry of this process; see `meshkit.telemetry.configure`."""
+    try:
+        providers = telemetry.configure(
+            component,
+            trace_file=settings.trace_file,
+            metrics_listen=settings.metrics_listen,
+            prometheus=prometheus,
+            trace_content=settings.trace_content,
+        )
+    except (OSError, ValueError, OverflowError) as error:
+        variable = f"CITEMESH_{settings.service.upper()}_METRICS_LISTEN"
+        reason = getattr(error, "strerror", None) or "it is no host:port"
+        refuse(
+            settings.service,
+            SettingsInvalid(
+                f"{variable} is {settings.metrics_listen}, where it cannot listen: {reason}."
+            ),
+        )
+    if providers.scrape_port:
+        log.info("metrics are served", port=providers.scrape_port, component=component)
+    return providers
 
 
 def run(
@@ -289,9 +325,7 @@ def run(
     """
     settings = prepare(cls)
     name = component or cls.service
-    providers = telemetry.configure(
-        name, trace_file=settings.trace_file, metrics_listen=settings.metrics_listen
-    )
+    providers = start_telemetry(settings, name)
     try:
         run_loop(_serve(settings, start, name), spawns=spawns)
     except SettingsInvalid as error:

@@ -28,7 +28,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from meshkit import context, deadline
+from meshkit import access_log, context, deadline
 from meshkit.admission import CallAdmission, Place
 from meshkit.channel import CONTEXT_HEADER, REQUEST_HEADER
 from meshkit.errors import (
@@ -96,10 +96,30 @@ def caller_of(verifier: Verifier, headers: Mapping[str, str]) -> context.Request
     return replace(caller, request_id=named) if is_request_id(named) else caller
 
 
+class Served:
+    """What is noted of a call while it is served."""
+
+    __slots__ = ("first_ms", "messages", "started")
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.messages = 0
+        """Messages of a stream that were sent."""
+        self.first_ms = 0.0
+        """When the first of them was."""
+
+    def sent(self) -> None:
+        """A message of a stream was sent."""
+        self.messages += 1
+        if self.messages == 1:
+            self.first_ms = round((time.perf_counter() - self.started) * 1000, 2)
+            tracing.event("first_message")
+
+
 @contextmanager
-def telemetry(method: str) -> Iterator[None]:
+def telemetry(method: str) -> Iterator[Served]:
     """Span, duration and access log of a call."""
-    started = time.perf_counter()
+    served = Served()
     path = method.lstrip("/")
     service, _, name = path.partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
@@ -111,7 +131,7 @@ def telemetry(method: str) -> Iterator[None]:
             span.set_attribute("citemesh.project_id", request.project_id)
             span.set_attribute("citemesh.request_id", request.request_id)
         try:
-            yield
+            yield served
         except MeshError as error:
             code, reason = error.code.name, error.reason
             raise
@@ -122,12 +142,24 @@ def telemetry(method: str) -> Iterator[None]:
             code, reason = "INTERNAL", "INTERNAL"
             raise
         finally:
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - served.started
             span.set_attribute("rpc.grpc.status", code)
             server_active.add(-1, {"rpc.method": method})
             server_duration.record(seconds, {"rpc.method": method, "rpc.status": code})
-            level = log.debug if code == "OK" else log.info
-            level("call", method=name, status=code, reason=reason, ms=round(seconds * 1000, 2))
+            streamed = (
+                {"messages": served.messages, "first_ms": served.first_ms}
+                if served.messages
+                else {}
+            )
+            access_log.write(
+                "call",
+                ok=code == "OK",
+                method=path,
+                status=code,
+                reason=reason,
+                ms=round(seconds * 1000, 2),
+                **streamed,
+            )
 
 
 def validate(message: Message) -> None:
@@ -177,7 +209,7 @@ class Pipeline:
         self,
         method: str,
         servicer_context: grpc.aio.ServicerContext[Any, Any],
-        handle: Callable[[Place], Awaitable[T]],
+        handle: Callable[[Place, Served], Awaitable[T]],
     ) -> T:
         """Runs a handler inside the stages; see the module."""
         self._active += 1
@@ -187,10 +219,10 @@ class Pipeline:
             context.enter(caller_of(self._verifier, headers))
             deadline.set_remaining(servicer_context.time_remaining())
             tracing.continue_from(headers)
-            with telemetry(method):
+            with telemetry(method) as served:
                 place = await self._admission.enter(method)
                 try:
-                    return await handle(place)
+                    return await handle(place, served)
                 finally:
                     place.leave()
         except grpc.aio.AbortError:
@@ -220,7 +252,7 @@ class Pipeline:
         )
 
         async def behaviour(request: Any, servicer_context: Any) -> Any:
-            async def handle(place: Place) -> Any:
+            async def handle(place: Place, _: Served) -> Any:
                 answer = await inner(_checked(request, inputs), servicer_context)
                 place.answered()
                 return answer
@@ -239,13 +271,14 @@ class Pipeline:
         )
 
         async def behaviour(request: Any, servicer_context: Any) -> None:
-            async def handle(place: Place) -> None:
+            async def handle(place: Place, served: Served) -> None:
                 # Written, not yielded: gRPC would leave a generator that it cancels
                 # to the garbage collector, which ends the stages in another context.
                 async with aclosing(inner(_checked(request, inputs), servicer_context)) as messages:
                     async for message in messages:
                         place.answered()
                         await servicer_context.write(message)
+                        served.sent()
 
             await self._serve(method, servicer_context, handle)
 

@@ -12,9 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -39,7 +39,8 @@ class ServiceSettings(BaseSettings):
     listen: str = "127.0.0.1:0"
     """Address and port to listen on, `host:port`; port 0 takes a free one."""
     metrics_listen: str = ""
-    """Address and port of a Prometheus endpoint; empty serves none."""
+    """Address and port of a Prometheus endpoint, port 0 for a free one that the log names;
+    empty serves none."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severe log line that is written."""
     log_format: str = Field("json", pattern="^(json|console)$")
@@ -67,8 +68,14 @@ class ServiceSettings(BaseSettings):
     """Keyring file with the public keys of everyone who signs contexts."""
     signing_key: Path | None = None
     """This service's private key file, if it signs contexts for background work."""
-    trace_file: Path | None = None
-    """File that spans are appended to as OTLP JSON lines, beside any OTLP end point."""
+    trace_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    """File that spans are appended to as OTLP JSON lines, beside any OTLP end point; empty
+    appends them to none."""
+    trace_content: bool = False
+    """Whether spans of calls to language models carry what was asked and answered. Whoever may
+    read traces then reads documents."""
+    access_log: str = Field("errors", pattern="^(all|errors|off)$")
+    """Which calls have a line in the log when they end: all, those that did not end well, none."""
 
     def __init_subclass__(cls, service: str, **kwargs: Any) -> None:
         cls.service = service

@@ -21,8 +21,12 @@ from meshkit import context
 from meshkit.database.pool import Database
 from meshkit.errors import BudgetExhausted, MeshError
 from meshkit.logging import logger
+from meshkit.telemetry import metrics
 
 log = logger(__name__)
+
+_tokens = metrics.counter("citemesh.usage.tokens")
+_cost = metrics.counter("citemesh.usage.cost")
 
 EXHAUSTED = "CM402"
 """SQLSTATE of `usage.reserve` when the project has no money left."""
@@ -92,6 +96,15 @@ class Spend:
         self._used.append(used)
 
 
+def _measure(stage: str, used: Used) -> None:
+    labels = {"stage": stage, "provider": used.provider, "model": used.model}
+    _tokens.add(used.input_tokens, {**labels, "direction": "input"})
+    if used.output_tokens:
+        _tokens.add(used.output_tokens, {**labels, "direction": "output"})
+    if used.cost_micro_usd:
+        _cost.add(used.cost_micro_usd / 1e6, labels)
+
+
 class Budget:
     """Asks schema `usage` before a spend and tells it after."""
 
@@ -122,6 +135,8 @@ class Budget:
         try:
             yield spend
         finally:
+            for used in spend.used:
+                _measure(stage, used)
             entries = [
                 Entry(
                     request.project_id,

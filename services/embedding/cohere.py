@@ -47,7 +47,7 @@ class CohereEmbedder:
     async def _embed(self, texts: Sequence[str], task: Task) -> Embedded:
         ends, seconds = api.call_deadline()
         tokens = estimated_tokens(texts)
-        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=seconds):
+        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=seconds) as call:
             async with within(ends, self._target):
                 response = await self._client.embed(
                     model=self._model.model,
@@ -59,9 +59,10 @@ class CohereEmbedder:
                 )
             values = response.embeddings.float_ or []
             vectors = api.unit_vectors(values, len(texts), self.identity, self._target)
-        units = response.meta.billed_units if response.meta else None
-        counted = int(units.input_tokens or 0) if units else 0
-        tokens = counted or tokens
+            units = response.meta.billed_units if response.meta else None
+            counted = int(units.input_tokens or 0) if units else 0
+            tokens = counted or tokens
+            call.used(input_tokens=tokens)
         cost = self._model.cost_micro_usd(input_tokens=tokens)
         return Embedded(vectors, tokens, cost, estimated=not counted)
 

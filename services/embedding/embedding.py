@@ -14,7 +14,7 @@ from meshkit import context, deadline
 from meshkit.errors import BudgetExhausted, Internal, InvalidInput, MeshError
 from meshkit.logging import logger
 from meshkit.providers.errors import MalformedResponse, ProviderError
-from meshkit.telemetry import meter, span
+from meshkit.telemetry import metrics, span
 from meshkit.usage import Budget, Spend
 from services.embedding.directory import SpaceDirectory
 from services.embedding.embedder import Embedded, Embedder, Task
@@ -29,12 +29,8 @@ STAGE = "embed"
 ACTIVE_SHARE = 0.6
 """Of the time left, what a question gives the active space before another one stands in."""
 
-_texts = meter.create_counter(
-    "citemesh.embedding.texts", unit="{text}", description="Texts embedded, by where from."
-)
-_model_seconds = meter.create_histogram(
-    "citemesh.embedding.model.duration", unit="s", description="Time a call spent in the model."
-)
+_texts = metrics.counter("citemesh.embedding.texts")
+_model_seconds = metrics.histogram("citemesh.embedding.model.duration")
 
 
 @dataclass(frozen=True, slots=True)

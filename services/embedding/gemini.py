@@ -45,7 +45,7 @@ class GeminiEmbedder:
         tokens = estimated_tokens(texts)
         # Named: with Pillow installed the SDK's types take no list of just str.
         contents: list[types.ContentUnionDict] = [*texts]
-        async with self._gate.attempt(gemini.classify, tokens=tokens, seconds=seconds):
+        async with self._gate.attempt(gemini.classify, tokens=tokens, seconds=seconds) as call:
             async with within(ends, self._target):
                 response = await self._client.models.embed_content(
                     model=self._model.model,
@@ -58,6 +58,7 @@ class GeminiEmbedder:
                 )
             values = [embedding.values or [] for embedding in response.embeddings or []]
             vectors = api.unit_vectors(values, len(texts), self.identity, self._target)
+            call.used(input_tokens=tokens)
         cost = self._model.cost_micro_usd(input_tokens=tokens)
         return Embedded(vectors, tokens, cost, estimated=True)
 

@@ -96,6 +96,16 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What a search spent time on."""
+
+    name: str
+    began: float
+    """On the clock of `time.perf_counter`."""
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a search returned."""
 
@@ -103,6 +113,8 @@ class Found:
     degraded: tuple[str, ...]
     corpus_epoch: int
     usage: tuple[Usage, ...] = ()
+    steps: tuple[Step, ...] = ()
+    """Of a single search; of several side by side none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,8 @@ class Done:
     cache: CacheStatus
     degraded: tuple[str, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
+    started_ms: dict[str, float] = field(default_factory=dict)
+    """When each stage of `timings_ms` began; moments have no beginning."""
     trace_id: str = ""
     conversation_id: str = ""
 

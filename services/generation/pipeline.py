@@ -42,7 +42,7 @@ from services.generation.candidates import flat
 from services.generation.confidence import Checked, Confidence
 from services.generation.generator import Generator
 from services.generation.passages import Chunk
-from services.generation.stopwatch import Stopwatch
+from services.generation.stopwatch import FIRST_TOKEN, TOTAL, Stopwatch
 from services.generation.store import Store
 from services.generation.telling import Telling
 
@@ -164,6 +164,7 @@ class Answerer:
                 bypass_cache=work.question.bypass_cache,
                 seconds=watch.share(0.5, 5.0),
             )
+        watch.inside("search", found.steps)
         work.usage += found.usage
         work.degraded += found.degraded
         yield Sources(found.passages)
@@ -223,7 +224,7 @@ class Answerer:
     async def _again(self, work: _Work, kept: Kept) -> AsyncGenerator[Event, None]:
         """The events of an answer that was kept."""
         yield kept.sources
-        work.watch.mark("first_token")
+        work.watch.mark(FIRST_TOKEN)
         yield Delta(kept.done.answer)
         for citation in kept.done.citations:
             yield Cited(citation)
@@ -254,7 +255,8 @@ class Answerer:
             async with aclosing(events):
                 async for event in events:
                     if not held:
-                        watch.mark("first_token")
+                        if isinstance(event, Delta):
+                            watch.mark(FIRST_TOKEN)
                         yield event
         work.text = telling.text
         draft = work.draft = telling.draft
@@ -264,7 +266,7 @@ class Answerer:
         quotes = citations.quotes_of(work.text, found.passages, draft.quotes)
         grounding = None if draft.abstained else await self._ground(work, found, quotes)
         if held:
-            watch.mark("first_token")
+            watch.mark(FIRST_TOKEN)
             yield Delta(work.text)
         checked = await self._citations(work, quotes, grounding)
         for citation in checked:
@@ -345,6 +347,7 @@ class Answerer:
             cache=cache,
             degraded=tuple(dict.fromkeys(work.degraded)),
             timings_ms=work.watch.timings_ms,
+            started_ms=work.watch.started_ms,
             trace_id=telemetry.current_trace_id(),
             conversation_id=work.question.conversation_id,
         )
@@ -353,5 +356,5 @@ class Answerer:
         except MeshError as error:
             # The answer is complete and checked; only feedback on it will find nothing.
             log.warning("answer not recorded", answer_id=done.answer_id, reason=error.reason)
-        work.watch.mark("total")
+        work.watch.mark(TOTAL)
         return done

@@ -12,6 +12,7 @@ from citemesh.retrieval import v1 as retrieval_v1
 from citemesh.usage import v1 as usage_v1
 from meshkit.context import ADMIN, INTERNAL, READ, require_scope
 from meshkit.errors import PermissionDenied
+from services.generation import measures
 from services.generation.answers import (
     CacheStatus,
     Citation,
@@ -69,6 +70,7 @@ class GenerationServicer(generation_v1.GenerationServiceServicer):
         caller = require_scope(READ, INTERNAL)
         async with aclosing(self._answerer.answer(_question(request), caller)) as events:
             async for event in events:
+                measures.passed(event)
                 yield generation_v1.AnswerResponse(event=_event(event))
 
     async def Generate(
@@ -203,6 +205,7 @@ def _done(done: Done) -> generation_v1.DoneEvent:
         cache=_CACHES[done.cache],
         degraded=done.degraded,
         timings_ms=done.timings_ms,
+        started_ms=done.started_ms,
         trace_id=done.trace_id,
         conversation_id=done.conversation_id,
     )

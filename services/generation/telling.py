@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from meshkit.logging import logger
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from meshkit.usage import Spend
 from services.generation.answers import Delta, Draft, Retracted, Switched
 from services.generation.calls.guardrail import GuardrailCalls
@@ -27,11 +27,7 @@ log = logger(__name__)
 INTERRUPTED = "interrupted"
 """Reason of taking back the sentence in which a provider failed."""
 
-_switches = meter.create_counter(
-    "citemesh.answer.switches",
-    unit="{switch}",
-    description="Answers that another provider went on with in the middle.",
-)
+_switches = metrics.counter("citemesh.answer.switches")
 
 
 class Telling:

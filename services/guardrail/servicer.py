@@ -7,7 +7,7 @@ import grpc
 
 from citemesh.guardrail import v1 as guardrail_v1
 from meshkit.errors import InvalidInput, TooLarge
-from services.guardrail import grounding, injection, input_policy
+from services.guardrail import grounding, injection, input_policy, measures
 from services.guardrail.findings import Category, Finding, Verdict
 from services.guardrail.grounding import GroundingPolicy
 from services.guardrail.input_policy import InputPolicy
@@ -52,6 +52,7 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
     ) -> guardrail_v1.CheckInputResponse:
         """Judges a question."""
         judgement = input_policy.judge(request.text, self._input)
+        measures.judged("input", judgement.verdict, judgement.findings)
         return guardrail_v1.CheckInputResponse(
             verdict=_VERDICTS[judgement.verdict],
             text=judgement.text,
@@ -66,7 +67,8 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
     ) -> AsyncIterator[guardrail_v1.FilterOutputResponse]:
         """Filters one answer while it streams."""
         output: OutputFilter | None = None
-        redactions = taken = 0
+        findings: list[Finding] = []
+        taken = 0
         ended = False
         async for message in request_iterator:
             event = message.WhichOneof("event")
@@ -89,14 +91,15 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
                         f"An answer may have {self._max_answer:,} characters; ask for less.",
                     )
                 released = output.push(message.delta.text)
-            redactions += len(released.findings)
+            findings += released.findings
             for response in _released(released):
                 yield response
         if not ended:
             raise InvalidInput("FILTER_ORDER", "The stream closed without end.")
-        verdict = Verdict.REDACT if redactions else Verdict.ALLOW
+        verdict = Verdict.REDACT if findings else Verdict.ALLOW
+        measures.judged("output", verdict, findings)
         yield guardrail_v1.FilterOutputResponse(
-            summary=guardrail_v1.FilterSummary(verdict=_VERDICTS[verdict], redactions=redactions)
+            summary=guardrail_v1.FilterSummary(verdict=_VERDICTS[verdict], redactions=len(findings))
         )
 
     async def CheckGrounding(
@@ -105,6 +108,7 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
         """Judges an answer against its sources."""
         sources = {source.marker: source.text for source in request.sources}
         judged = grounding.check(request.answer, sources, request.question, self._grounding)
+        measures.grounded(judged.share)
         return guardrail_v1.CheckGroundingResponse(
             sentences=[
                 guardrail_v1.SentenceGrounding(
@@ -130,9 +134,11 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
         # Findings below the threshold are left out: ingestion stores every one as a flag.
         found = injection.scan_document(text)
         findings = [finding for finding in found if finding.score >= self._chunk_score]
+        verdict = Verdict.BLOCK if findings else Verdict.ALLOW
+        measures.judged("chunk", verdict, findings)
         return guardrail_v1.ChunkScan(
             findings=[_finding(finding) for finding in findings],
-            verdict=_VERDICTS[Verdict.BLOCK if findings else Verdict.ALLOW],
+            verdict=_VERDICTS[verdict],
         )
 
 

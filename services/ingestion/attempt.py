@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from meshkit.errors import MeshError
 from meshkit.logging import logger
-from meshkit.telemetry import span
 from services.ingestion.batches import SpaceLimits, batches, count
 from services.ingestion.blobs import BlobStore
 from services.ingestion.chunking import Chunk, ChunkingPolicy, Tokenize, chunk, digest
@@ -25,6 +24,7 @@ from services.ingestion.documents import Job, Stage
 from services.ingestion.extraction.model import Extracted, FileRefused
 from services.ingestion.extraction.runner import Limits, ReaderDied, Usage, extract
 from services.ingestion.file_names import title_of
+from services.ingestion.measures import became_ready, stage
 from services.ingestion.neighbours import Neighbours, Vectors
 from services.ingestion.pacing import Paces
 from services.ingestion.queue import Queue
@@ -120,7 +120,7 @@ class Attempt:
             ChunksMissing: It has to be indexed from the start.
             MeshError: Another service failed and patience has ended.
         """
-        with span("ingestion.extract"):
+        with stage("extract"):
             document = await self._extract()
         # Its first bytes, which the upload saw, do not tell Office formats apart.
         self._job = replace(self._job, media_type=document.media_type)
@@ -131,19 +131,19 @@ class Attempt:
         if policy.tokens < asked:
             less = f"chunks of {policy.tokens} tokens rather than {asked}: the model reads no more"
             document = replace(document, warnings=(*document.warnings, less))
-        with span("ingestion.chunk"):
+        with stage("chunk"):
             tokenize = self._tools.tokenizer(limits.name)
             chunks = await asyncio.to_thread(chunk, document, tokenize, policy)
         title = title_of(self._job.given_title, document.title, self._job.file_name)
         await self._keep_plan(document, chunks, limits.name, title)
         self._at(Stage.EMBED, count(self._job.kept), len(chunks))
-        with span("ingestion.embed", attributes={"citemesh.chunks": len(chunks)}):
+        with stage("embed", chunks=len(chunks)):
             await self._embed_and_index(chunks, limits)
         self._at(Stage.ACTIVATE, len(chunks), len(chunks))
-        with span("ingestion.activate"):
+        with stage("activate"):
             await self._activate(title, len(chunks))
         # Repeated until Postgres has it. If it had it the first time, the lease is over.
-        await self._patiently(lambda: self._tools.queue.finish(self._job))
+        became_ready(await self._patiently(lambda: self._tools.queue.finish(self._job)))
 
     async def _extract(self) -> Extracted:
         try:
@@ -163,7 +163,7 @@ class Attempt:
             return ""
         self._at(Stage.SCAN)
         patience = min(_SCAN_PATIENCE_SECONDS, self._tools.policy.patience_seconds)
-        with span("ingestion.scan"):
+        with stage("scan"):
             return await patiently(lambda: scanner.check(path), patience)
 
     async def _read_patiently(self, path: Path) -> Extracted:

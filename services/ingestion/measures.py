@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from meshkit.errors import Unavailable
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics, span
 from services.ingestion.queue import Queue
 
 _EVERY_SECONDS = 15.0
 
-_waiting = meter.create_gauge(
-    "citemesh.ingestion.versions",
-    unit="{version}",
-    description="Versions in the queue, by state; the same from every replica.",
-)
-_oldest = meter.create_gauge(
-    "citemesh.ingestion.oldest",
-    unit="s",
-    description="Time since the oldest unfinished version was queued; the same from every replica.",
-)
-attempts = meter.create_counter(
-    "citemesh.ingestion.attempts",
-    unit="{attempt}",
-    description="Attempts that ended, by outcome: `ready`, the reason of a failure, `given_back`.",
-)
+_waiting = metrics.gauge("citemesh.ingestion.versions")
+_oldest = metrics.gauge("citemesh.ingestion.oldest")
+attempts = metrics.counter("citemesh.ingestion.attempts")
+_until_ready = metrics.histogram("citemesh.ingestion.until_ready")
+
+
+@contextmanager
+def stage(name: str, **attributes: int) -> Iterator[None]:
+    """A span and a duration around a stage of an attempt, also when it fails."""
+    began = time.perf_counter()
+    named = {f"citemesh.{key}": value for key, value in attributes.items()}
+    try:
+        with span(f"ingestion.{name}", named):
+            yield
+    finally:
+        metrics.stage_took("ingest", name, time.perf_counter() - began)
+
+
+def became_ready(seconds: float) -> None:
+    """Notes the time from the upload of a version until it could be found."""
+    _until_ready.record(seconds)
 
 
 async def watch_backlog(queue: Queue) -> None:

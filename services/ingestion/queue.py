@@ -124,8 +124,12 @@ class Queue:
         """Makes the next attempt index every chunk again."""
         await self._write(mine, "kept = '{}', indexed = 0")
 
-    async def finish(self, mine: Job) -> None:
-        """The version is live: it is ready, and the one before is history."""
+    async def finish(self, mine: Job) -> float:
+        """The version is live: it is ready, and the one before is history.
+
+        Returns:
+            Seconds since it was queued, by Postgres' clock.
+        """
         async with self._database.project(mine.project_id) as connection:
             await _lock(connection, mine)
             await _update(
@@ -144,6 +148,12 @@ class Queue:
                 " WHERE document_id = $1 AND version < $2 AND state = 'ready'",
                 *(mine.document_id, mine.version),
             )
+            waited: float = await connection.fetchval(
+                "SELECT extract(epoch FROM now() - queued_at)::float8"
+                " FROM ingestion.document_version WHERE document_id = $1 AND version = $2",
+                *(mine.document_id, mine.version),
+            )
+        return waited
 
     async def fail(self, mine: Job, reason: str, detail: str) -> None:
         """The version cannot become ready, for a reason a person can act on."""

@@ -63,7 +63,7 @@ class CohereReranker:
     ) -> Reading:
         left = _seconds(until)
         tokens = _tokens(query, passages)
-        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=left):
+        async with self._gate.attempt(cohere.classify, tokens=tokens, seconds=left) as call:
             async with within(loop_time(left), self._target):
                 response = await self._client.rerank(
                     model=self.model,
@@ -77,10 +77,11 @@ class CohereReranker:
             ]
             if sorted(each.index for each in scored) != list(range(len(passages))):
                 raise MalformedResponse(self._target, code="RESULTS_INCOMPLETE")
-        meta = response.meta
-        counted = int(meta.tokens.input_tokens or 0) if meta and meta.tokens else 0
+            meta = response.meta
+            counted = int(meta.tokens.input_tokens or 0) if meta and meta.tokens else 0
+            tokens = counted or tokens
+            call.used(input_tokens=tokens)
         searches = (meta.billed_units.search_units or 0) if meta and meta.billed_units else 0
-        tokens = counted or tokens
         cost = self._cost(tokens, searches or _searches(passages))
         return Reading(scored, tokens, cost, estimated=not counted)
 

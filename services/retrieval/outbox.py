@@ -25,7 +25,7 @@ from typing import Any
 from meshkit.database.pool import Connection, Database
 from meshkit.errors import Internal, Unavailable
 from meshkit.logging import logger
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from services.retrieval.lexical import (
     Changes,
     LexicalChunk,
@@ -45,12 +45,8 @@ DEFER_AT_MOST = timedelta(hours=1)
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 """Seconds between looks at a version that another process is indexing."""
 
-_behind = meter.create_gauge(
-    "citemesh.retrieval.outbox.entries", unit="{entry}", description="Lexical work waiting."
-)
-_lag = meter.create_gauge(
-    "citemesh.retrieval.outbox.lag", unit="s", description="Age of the oldest lexical work."
-)
+_behind = metrics.gauge("citemesh.retrieval.outbox.entries")
+_lag = metrics.gauge("citemesh.retrieval.outbox.lag")
 
 
 @dataclass(frozen=True, slots=True)

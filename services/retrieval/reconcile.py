@@ -16,7 +16,7 @@ from typing import Any
 from meshkit.database.pool import Database
 from meshkit.errors import Unavailable
 from meshkit.logging import logger
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from services.retrieval.lexical import VersionKey
 from services.retrieval.outbox import LexicalProjection
 
@@ -44,11 +44,7 @@ QUEUE = (
     " SELECT $1, * FROM unnest($2::text[], $3::bigint[])"
 )
 
-_found = meter.create_counter(
-    "citemesh.retrieval.reconciled",
-    unit="{version}",
-    description="Versions about which the lexical index and Postgres differed, by kind.",
-)
+_found = metrics.counter("citemesh.retrieval.reconciled")
 
 
 @dataclass(frozen=True, slots=True)

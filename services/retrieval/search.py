@@ -20,7 +20,7 @@ from meshkit.errors import BudgetExhausted, Precondition, Unavailable
 from meshkit.language import Language
 from meshkit.logging import logger
 from meshkit.telemetry import span
-from services.retrieval import neighbours
+from services.retrieval import measures, neighbours
 from services.retrieval.candidates import (
     Candidates,
     Viewer,
@@ -36,7 +36,7 @@ from services.retrieval.passages import Filter, Mode
 from services.retrieval.reranking import Reranked, Reranking
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.spaces import Place, SpaceTables, check_vectors
-from services.retrieval.stages import SURVIVABLE, Run, share_of_deadline
+from services.retrieval.stages import SURVIVABLE, TOTAL, Run, share_of_deadline
 from services.retrieval.trust import certainty, dense_trust
 from services.retrieval.upstream import Embedder, ModelUsage, QueryVector, Reranker
 
@@ -78,6 +78,8 @@ class Found:
     hits: Sequence[Hit]
     degraded: Sequence[str]
     timings_ms: dict[str, float]
+    started_ms: dict[str, float]
+    """When each stage began, from the beginning of the search."""
     corpus_epoch: int
     space: str
     usage: Sequence[ModelUsage]
@@ -132,8 +134,8 @@ class Searcher:
             Precondition, InvalidInput: SPACE_MISMATCH, VECTOR_INVALID for a given vector.
             BudgetExhausted: when the query may not be embedded.
         """
-        started = time.perf_counter()
         run = Run()
+        started = time.perf_counter()
         plan = self._plan(query)
         vector, lexical = await self._look_up(viewer, query, plan, run)
         weights = self._weights(plan, query, vector)
@@ -154,11 +156,13 @@ class Searcher:
         hits = hits_of(order[: query.top_k], candidates, lexical, fused, reranked.opinions)
         if query.neighbours and hits:
             hits = await self._surround(viewer, query, hits, run)
-        run.took("total", started)
+        run.took(TOTAL, started)
+        measures.searched(run, query.mode, candidates, lexical, reranked.opinions, len(hits))
         return Found(
             hits=hits,
             degraded=run.degraded,
             timings_ms=run.timings,
+            started_ms=run.started,
             corpus_epoch=candidates.corpus_epoch,
             space=vector.space if vector else "",
             usage=run.usage,

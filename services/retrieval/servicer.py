@@ -130,6 +130,7 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             hits=[_hit(hit) for hit in found.hits],
             degraded=found.degraded,
             timings_ms=found.timings_ms,
+            started_ms=found.started_ms,
             corpus_epoch=found.corpus_epoch,
             space=found.space,
             usage=[_usage(usage) for usage in found.usage],

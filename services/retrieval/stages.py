@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from meshkit import deadline
 from meshkit.errors import (
@@ -18,6 +19,9 @@ from services.retrieval.upstream import ModelUsage
 
 log = logger(__name__)
 
+TOTAL: Final = "total"
+"""The whole search, among the stages."""
+
 SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled)
 """What a search does without; other errors are the caller's to know."""
 
@@ -25,16 +29,21 @@ SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled)
 class Run:
     """What one search learns on its way."""
 
-    __slots__ = ("degraded", "timings", "usage")
+    __slots__ = ("_began", "degraded", "started", "timings", "usage")
 
     def __init__(self) -> None:
+        self._began = time.perf_counter()
         self.degraded: list[str] = []
         self.timings: dict[str, float] = {}
+        """Milliseconds of each stage."""
+        self.started: dict[str, float] = {}
+        """Milliseconds from the beginning of the search to the beginning of each stage."""
         self.usage: list[ModelUsage] = []
 
     def took(self, stage: str, since: float) -> None:
         """Notes the milliseconds since `time.perf_counter()` was `since`."""
         self.timings[stage] = (time.perf_counter() - since) * 1000
+        self.started[stage] = (since - self._began) * 1000
 
     def without(self, stage: str, error: MeshError) -> None:
         """Notes a stage that failed."""

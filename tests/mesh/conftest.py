@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,8 @@ from meshkit.supervisor import ports
 from meshkit.supervisor.layout import DataDirectory
 from meshkit.supervisor.processes import wait_ended
 from meshkit.supervisor.state import ChildState, MeshState, read
+from tests.mesh.planted import PROVIDER_KEY, Issuer
+from tests.mesh.traces import Span, spans
 
 READY_WITHIN_S = 240.0
 """The first run of a machine fetches the weights; later about ten seconds."""
@@ -42,6 +45,8 @@ class RunningMesh:
     url: str
     http: httpx.Client
     """With the key of the default project."""
+    issuer: Issuer | None = None
+    """Whose JSON Web Tokens it believes."""
 
     @property
     def api_key(self) -> str:
@@ -62,6 +67,18 @@ class RunningMesh:
     def log(self, name: str) -> str:
         """What a process wrote so far."""
         return (self.data.logs / f"{name}.log").read_text(errors="replace")
+
+    def spans(self) -> list[Span]:
+        """Every span written so far."""
+        return list(spans([self.data.traces]))
+
+    def metrics(self, name: str) -> str:
+        """What a process tells Prometheus now."""
+        served = [line for line in self.log(name).splitlines() if "metrics are served" in line]
+        port = json.loads(served[-1])["port"]
+        reply = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30)
+        assert reply.status_code == 200
+        return reply.text
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Sends a signal to a service (kill -9 by default); returns its process id."""
@@ -100,8 +117,10 @@ def start_mesh(
     for kept in ("CITEMESH_WEIGHTS_DIR", "CITEMESH_WEIGHTS_SOURCE"):
         if kept in os.environ:
             environment[kept] = os.environ[kept]
-    # Every request leaves a trace that a test can look at.
+    # Every request leaves a trace that a test can look at, soon; every process has metrics.
     environment["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
+    environment["OTEL_BSP_SCHEDULE_DELAY"] = "1000"
+    environment["CITEMESH_METRICS_LISTEN"] = "127.0.0.1:0"
     environment |= settings
     command = [sys.executable, "-m", "meshkit.cli", "up"]
     with output.open("wb") as log:
@@ -151,15 +170,21 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
                 child.kill()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What meshes wrote about themselves is read when everything else has been done with them."""
+    items.sort(key=lambda item: item.path.name == "test_telemetry.py")
+
+
 @pytest.fixture(scope="session")
 def mesh(scratch: Path) -> Iterator[RunningMesh]:
     """One mesh for all tests of the session; tests use projects and documents of their own."""
     directory = scratch / "mesh"
     directory.mkdir()
     directory.chmod(0o711)
-    running = start_mesh(directory)
+    issuer = Issuer.at(directory)
+    running = start_mesh(directory, **issuer.settings, GEMINI_API_KEY=PROVIDER_KEY)
     try:
-        yield running
+        yield replace(running, issuer=issuer)
     finally:
         running.http.close()
         stop_process(running.process)

@@ -218,6 +218,67 @@ def test_a_caller_that_goes_away_closes_the_providers_stream(simulated: Simulate
     wait_until(lambda: counts("gemini", "generate").get("abandoned") == 1, 5, "it is closed")
 
 
+def test_the_trace_of_an_answer_that_was_left_says_so_on_every_hop(simulated: Simulated) -> None:
+    simulated.providers.pace(generate={"tokens_per_second": 4, "spread": 0})
+    body = {"question": QUESTION, "bypass_cache": True, "stream": True}
+    request = "req-left-in-the-middle"
+    headers = {"X-Request-ID": request}
+    http = simulated.mesh.http
+    with http.stream("POST", "/v1/answers", json=body, headers=headers) as reply:
+        for name, _ in server_sent_events(reply.iter_lines()):
+            if name == "delta":
+                break
+
+    def cancelled() -> set[tuple[str, str]]:
+        found = simulated.mesh.spans()
+        traces = {s.trace_id for s in found if s.attributes.get("citemesh.request_id") == request}
+        return {
+            (span.service.removeprefix("citemesh-"), span.name.rpartition("/")[2].split()[0])
+            for span in found
+            if span.trace_id in traces and span.attributes.get("citemesh.cancelled")
+        }
+
+    # The gateway's span is the route's, then both sides of each hop, and the provider's call.
+    expected = {
+        ("gateway", "answers"),
+        ("gateway", "Answer"),
+        ("generation", "Answer"),
+        ("generation", "FilterOutput"),
+        ("guardrail", "FilterOutput"),
+        ("generation", "chat"),
+    }
+    wait_until(lambda: expected <= cancelled(), 60, "every hop says that it was cancelled")
+
+    def line() -> list[str]:
+        found = simulated.mesh.log("gateway").splitlines()
+        return [each for each in found if request in each and '"request"' in each]
+
+    wait_until(lambda: bool(line()), 30, "the request has its line")
+    assert json.loads(line()[0])["reason"] == "CLIENT_GONE"
+
+
+def test_the_trace_of_an_answer_shows_what_providers_did(simulated: Simulated) -> None:
+    simulated.providers.fault("overloaded", provider="gemini", operation="generate")
+    answer = simulated.ask()
+    assert answer["provider"] == "anthropic"
+
+    def chats() -> dict[str, Any]:
+        return {
+            span.attributes["gen_ai.provider.name"]: span
+            for span in simulated.mesh.spans()
+            if span.trace_id == answer["trace_id"] and span.name.startswith("chat ")
+        }
+
+    wait_until(lambda: len(chats()) == 2, 60, "both calls have a span")
+    failed, worked = chats()["gcp.gemini"], chats()["anthropic"]
+    assert failed.failed
+    assert failed.attributes["error.type"] == "overloaded"
+    assert not worked.failed
+    assert "first_token" in worked.moments
+    assert int(worked.attributes["gen_ai.usage.output_tokens"]) > 0
+    assert "gen_ai.input.messages" not in worked.attributes
+
+
 def test_the_providers_of_a_simulated_mesh_can_be_checked(simulated: Simulated) -> None:
     simulated.providers.fault("key_leaked", provider="anthropic")
     check = [sys.executable, "-m", "meshkit.cli", "providers", "check", "--json"]

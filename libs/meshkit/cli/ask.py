@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Question = Annotated[str, typer.Argument(help="The question.")]
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")]
-Timings = Annotated[bool, typer.Option("--timings", help="Show the milliseconds of each stage.")]
+Timings = Annotated[bool, typer.Option("--timings", help="Draw where the time went.")]
 Conversation = Annotated[str, typer.Option("--conversation", help="Continue or start one.")]
 QUOTE_CHARACTERS = 90
 
@@ -96,6 +96,7 @@ def print_stream(stream: Iterable[Event]) -> dict[str, Any]:
 
 
 def _print_closing(answer: dict[str, Any], *, timings: bool) -> None:
+    from meshkit.cli import waterfall
     from meshkit.cli.output import shorten, table
 
     if answer["citations"]:
@@ -120,5 +121,7 @@ def _print_closing(answer: dict[str, Any], *, timings: bool) -> None:
     facts.append(f"answer: {answer['answer_id']}")
     print(" · ".join(facts))
     if timings:
-        stages = answer.get("timings_ms", {}).items()
-        table(("stage", "ms"), [(stage, f"{ms:.1f}") for stage, ms in stages])
+        print()
+        for line in waterfall.lines(answer.get("timings_ms", {}), answer.get("started_ms", {})):
+            print(line)
+        print(f"trace: {answer.get('trace_id') or 'none'}")

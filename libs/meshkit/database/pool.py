@@ -7,20 +7,27 @@ which lives only as long as a transaction. A connection without it sees no row.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from opentelemetry.metrics import CallbackOptions, Observation
 
+from meshkit.database.statements import traced
 from meshkit.errors import InvalidInput, Unavailable
 from meshkit.logging import logger
+from meshkit.telemetry import metrics
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 
 log = logger(__name__)
 
+_wait = metrics.histogram("db.client.connection.wait_time")
+_timeouts = metrics.counter("db.client.connection.timeouts")
 UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -52,6 +59,7 @@ class Database:
     def __init__(self, pool: asyncpg.Pool[Any], direct_url: str) -> None:
         self._pool = pool
         self._direct_url = direct_url
+        _open.add(self)
 
     @classmethod
     async def connect(
@@ -109,9 +117,11 @@ class Database:
                 when no connection comes free.
             InvalidInput: TEXT_INVALID when a text cannot be stored.
         """
+        began = time.perf_counter()
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         except TimeoutError as error:
+            _timeouts.add(1)
             raise Unavailable(
                 "DATABASE_BUSY",
                 "All connections to the database are in use; try again shortly.",
@@ -119,8 +129,10 @@ class Database:
             ) from error
         except UNREACHABLE as error:
             raise unavailable() from error
+        _wait.record(time.perf_counter() - began)
         try:
-            yield connection
+            with traced(connection):
+                yield connection
         except ValueError:
             # A bad argument is an InterfaceError too, and no fault of the database.
             raise
@@ -162,6 +174,25 @@ class Database:
         except TimeoutError:
             log.warning("database pool closed with work in flight")
             self._pool.terminate()
+
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _connections(_: CallbackOptions) -> Iterable[Observation]:
+    pools = [database._pool for database in list(_open)]  # noqa: SLF001 - our own class
+    idle = sum(pool.get_idle_size() for pool in pools)
+    used = sum(pool.get_size() for pool in pools) - idle
+    yield Observation(idle, {"db.client.connection.state": "idle"})
+    yield Observation(used, {"db.client.connection.state": "used"})
+
+
+def _most(_: CallbackOptions) -> Iterable[Observation]:
+    yield Observation(sum(each._pool.get_max_size() for each in list(_open)))  # noqa: SLF001
+
+
+metrics.observed("db.client.connection.count", _connections)
+metrics.observed("db.client.connection.max", _most)
 
 
 async def _reset(connection: Any) -> None:

@@ -27,7 +27,7 @@ from meshkit.providers.errors import (
     TimedOut,
 )
 from meshkit.resilience.breaker import Breaker, Fault, Pass, Policy, Refusal, State, View
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 
 log = logger(__name__)
 
@@ -77,11 +77,7 @@ class Breakers:
         self._clock = clock
         self._chance = chance
         self._breakers: dict[Target, Breaker] = {}
-        meter.create_observable_gauge(
-            "citemesh.provider.breaker",
-            callbacks=[self._observe],
-            description="0 closed, 1 trying, 2 open; without a model it is the account's.",
-        )
+        metrics.observed("citemesh.provider.breaker", self._observe)
 
     @contextmanager
     def guard(self, target: Target) -> Iterator[None]:

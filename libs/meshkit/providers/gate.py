@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from meshkit import context
-from meshkit.providers.attempt import Classify, attempt
+from meshkit.providers.attempt import Call, Classify, attempt
 from meshkit.providers.breakers import Breakers
 from meshkit.providers.errors import BreakerOpen, ProviderError, Target
 from meshkit.providers.throttle import Throttle
@@ -62,7 +62,7 @@ class Gate:
     @asynccontextmanager
     async def attempt(
         self, classify: Classify, *, tokens: int, seconds: float
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Call]:
         """Around one call.
 
         Args:
@@ -82,8 +82,8 @@ class Gate:
             project = request.project_id if request else ""
             await self._throttle.take(tokens, lane=self._lane, project=project, seconds=seconds)
         with self._breakers.guard(self.target):
-            async with attempt(self.target, classify):
-                yield
+            async with attempt(self.target, classify) as call:
+                yield call
 
     async def retried(self, call: Callable[[], Awaitable[T]], *, ends: float) -> T:
         """What the call gives, by a second try where that may help and there is time.

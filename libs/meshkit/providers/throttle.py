@@ -15,16 +15,14 @@ from dataclasses import dataclass, field
 from meshkit.providers.catalogue import Model
 from meshkit.providers.errors import RateLimited, Target
 from meshkit.resilience.rate import Bucket, DayCount, Lane, Turns
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 
 WEIGHTS = ((Lane.QUESTION, 10.0), (Lane.BULK, 1.0))
 """A question before ten batches of an upload; an upload is slowed, never stopped."""
 LOCAL = "LOCAL_QUOTA"
 """Code of a refusal that the provider never saw."""
 
-_waits = meter.create_histogram(
-    "citemesh.provider.throttle.wait", unit="s", description="Time a call waited for its turn."
-)
+_waits = metrics.histogram("citemesh.provider.throttle.wait")
 
 
 @dataclass(eq=False, slots=True)

@@ -1,40 +1,81 @@
-"""The instruments every process has; rooms add their own through `meter`."""
+"""Instruments, made by the name they are declared under in `schema.yaml`.
+
+Unit, description and buckets stand there. A name that does not stand there stops the
+import of the module that wants it. Attributes are few and have few values: a project, a
+document or a request is never one of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 from opentelemetry import metrics
+from opentelemetry.metrics import (
+    CallbackOptions,
+    Counter,
+    Histogram,
+    Observation,
+    UpDownCounter,
+)
+from opentelemetry.metrics import _Gauge as Gauge
+
+from meshkit.telemetry.schema import schema
 
 meter = metrics.get_meter("citemesh")
 
-# Boundaries in seconds: fine where the mesh answers, coarse where models do.
-_BOUNDARIES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 
-server_duration = meter.create_histogram(
-    "rpc.server.duration",
-    unit="s",
-    description="Time to serve a call, streams to their end.",
-    explicit_bucket_boundaries_advisory=_BOUNDARIES,
-)
-client_duration = meter.create_histogram(
-    "rpc.client.duration",
-    unit="s",
-    description="Time a call to another service took, streams to their end.",
-    explicit_bucket_boundaries_advisory=_BOUNDARIES,
-)
-server_active = meter.create_up_down_counter(
-    "rpc.server.active", unit="{call}", description="Calls being served."
-)
-admission_limit = meter.create_gauge(
-    "citemesh.admission.limit",
-    unit="{unit}",
-    description="Units that requests may take at once; it follows the time that they take.",
-)
-admission_waited = meter.create_histogram(
-    "citemesh.admission.waited",
-    unit="s",
-    description="Wait for a place, of requests that had to wait.",
-    explicit_bucket_boundaries_advisory=_BOUNDARIES,
-)
-admission_refused = meter.create_counter(
-    "citemesh.admission.refused", unit="{request}", description="Requests turned away, by kind."
-)
+def counter(name: str) -> Counter:
+    """Something that is counted."""
+    said = schema().metric(name)
+    return meter.create_counter(name, said.unit, said.brief)
+
+
+def up_down_counter(name: str) -> UpDownCounter:
+    """Something that comes and goes."""
+    said = schema().metric(name)
+    return meter.create_up_down_counter(name, said.unit, said.brief)
+
+
+def histogram(name: str) -> Histogram:
+    """Something of which the distribution matters."""
+    said = schema().metric(name)
+    edges = list(said.boundaries)
+    return meter.create_histogram(
+        name, said.unit, said.brief, explicit_bucket_boundaries_advisory=edges
+    )
+
+
+def gauge(name: str) -> Gauge:
+    """A reading that is set when it is known."""
+    said = schema().metric(name)
+    return meter.create_gauge(name, said.unit, said.brief)
+
+
+def observed(name: str, callback: Callable[[CallbackOptions], Iterable[Observation]]) -> None:
+    """A reading that is taken when somebody collects."""
+    said = schema().metric(name)
+    callbacks: Sequence[Callable[[CallbackOptions], Iterable[Observation]]] = [callback]
+    if said.instrument == "up_down_counter":
+        meter.create_observable_up_down_counter(name, callbacks, said.unit, said.brief)
+    else:
+        meter.create_observable_gauge(name, callbacks, said.unit, said.brief)
+
+
+server_duration = histogram("rpc.server.duration")
+client_duration = histogram("rpc.client.duration")
+server_active = up_down_counter("rpc.server.active")
+admission_limit = gauge("citemesh.admission.limit")
+admission_waited = histogram("citemesh.admission.waited")
+admission_refused = counter("citemesh.admission.refused")
+_stage = histogram("citemesh.stage.duration")
+_degraded = counter("citemesh.degraded")
+
+
+def stage_took(pipeline: str, stage: str, seconds: float) -> None:
+    """Notes the time of a stage of `search`, `answer` or `ingest`."""
+    _stage.record(seconds, {"pipeline": pipeline, "stage": stage})
+
+
+def went_without(pipeline: str, stage: str) -> None:
+    """Notes that a result lacks what a stage would have added."""
+    _degraded.add(1, {"pipeline": pipeline, "stage": stage})

@@ -1,5 +1,6 @@
 """Calls that find passages: the question's vector, the search, chunks by id."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from meshkit.errors import (
     MeshError,
     Unavailable,
 )
-from services.generation.answers import Found, SearchFilter, Usage
+from services.generation.answers import Found, SearchFilter, Step, Usage
 from services.generation.passages import Chunk, Location, Passage
 
 _LOST = (Unavailable, DeadlineExceeded, LimitExceeded, Internal)
@@ -108,6 +109,7 @@ class FindingCalls:
             bypass_cache=bypass_cache,
             rerank=retrieval_v1.RERANK_MODE_ON if rerank else retrieval_v1.RERANK_MODE_OFF,
         )
+        began = time.perf_counter()
         try:
             response = await self._retrieval.Search(request, timeout=seconds)
         except Busy:
@@ -125,6 +127,11 @@ class FindingCalls:
             tuple(dict.fromkeys(missing)),
             response.corpus_epoch,
             _usages(response.usage),
+            tuple(
+                Step(stage, began + began_ms / 1000, response.timings_ms[stage])
+                for stage, began_ms in response.started_ms.items()
+                if stage != "total"
+            ),
         )
 
     async def chunks(self, ids: Sequence[str], *, seconds: float) -> dict[str, Chunk]:

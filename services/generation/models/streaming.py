@@ -70,7 +70,8 @@ class StreamingModel(ABC):
             tokens=most.input_tokens + most.output_tokens,
             seconds=min(patience, seconds),
         )
-        async with aclosing(steps), passing:
+        async with aclosing(steps), passing as call:
+            call.asked([("system", prompt.system), *((m.role, m.text) for m in prompt.messages)])
             complete = False
             while True:
                 try:
@@ -80,6 +81,15 @@ class StreamingModel(ABC):
                     break
                 step_ends = min(ends, until(patience))
                 complete = isinstance(step, Finished)
+                if isinstance(step, Finished):
+                    took = step.spent
+                    call.used(
+                        input_tokens=took.input_tokens,
+                        output_tokens=took.output_tokens,
+                        finish=step.finish,
+                    )
+                elif step:
+                    call.wrote(step)
                 if step:
                     yield step
             if not complete:

@@ -29,7 +29,7 @@ from meshkit.errors import (
     Unavailable,
 )
 from meshkit.logging import logger
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from services.retrieval.filling.batches import Lacking, batches, largest_call
 from services.retrieval.filling.registry import KnownSpace, SpaceService
 from services.retrieval.filling.work import Due, Lease, LeaseLost, SpaceWork, Versions
@@ -51,11 +51,7 @@ NAMED = 5
 PASSING = (Unavailable, DeadlineExceeded, LimitExceeded, Cancelled, NotFound)
 """What ends without anybody touching the document. NotFound: a lane that is not yet configured."""
 
-_filled = meter.create_counter(
-    "citemesh.retrieval.space.filled",
-    unit="{chunk}",
-    description="Chunks given a vector in a space beside the one they were uploaded in.",
-)
+_filled = metrics.counter("citemesh.retrieval.space.filled")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opensearchpy import AsyncOpenSearch
+from opensearchpy import AsyncOpenSearch, AsyncTransport
 from opensearchpy.exceptions import (
     ConnectionError as NotConnected,
 )
@@ -21,8 +21,10 @@ from opensearchpy.exceptions import (
     OpenSearchException,
     TransportError,
 )
+from opentelemetry.trace import SpanKind
 
 from meshkit.errors import Internal, MeshError, Unavailable
+from meshkit.telemetry import span
 
 WRITE_SECONDS = 30.0
 """Longest wait for one request that writes."""
@@ -53,6 +55,23 @@ class IndexMissing(Unavailable):
         )
 
 
+class _Traced(AsyncTransport):
+    """Requests with a span each, named after what is asked for, without its text."""
+
+    async def perform_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        """One request."""
+        # `/index/_search` is `_search`; what names an index or a document says less.
+        asked = next((part for part in reversed(url.split("/")) if part.startswith("_")), "index")
+        operation = asked.removeprefix("_")
+        attributes = {
+            "db.system.name": "opensearch",
+            "db.operation.name": operation,
+            "http.request.method": method,
+        }
+        with span(f"opensearch {operation}", attributes, kind=SpanKind.CLIENT):
+            return await super().perform_request(method, url, *args, **kwargs)
+
+
 def connect(options: Options) -> AsyncOpenSearch:
     """A client; nothing is sent before it is used.
 
@@ -72,6 +91,7 @@ def connect(options: Options) -> AsyncOpenSearch:
         arguments["client_key"] = str(options.client_key)
     return AsyncOpenSearch(
         hosts=list(options.urls),
+        transport_class=_Traced,
         pool_maxsize=options.connections,
         timeout=WRITE_SECONDS,
         max_retries=0,

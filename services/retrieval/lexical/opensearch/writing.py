@@ -17,7 +17,7 @@ from typing import Any
 from opensearchpy import AsyncOpenSearch
 
 from meshkit.errors import Unavailable
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from services.retrieval.lexical.opensearch.client import WRITE_SECONDS, refusal, speaking
 
 SLICE_ACTIONS = 500
@@ -27,11 +27,7 @@ FIRST_PAUSE = 0.2
 CONFLICT = 409
 BUSY = 429
 
-_again = meter.create_counter(
-    "citemesh.retrieval.lexical.retried",
-    unit="{chunk}",
-    description="Chunks sent again because OpenSearch was too busy to take them.",
-)
+_again = metrics.counter("citemesh.retrieval.lexical.retried")
 
 
 @dataclass(frozen=True, slots=True)
