@@ -28,7 +28,7 @@ from services.retrieval.lexical.tantivy_index import TantivyIndex
 SPACE = "local/bge-small-en-v1.5@384"
 RERANKER = "ms-marco-MiniLM-L-12-v2"
 DEPTH = 50
-RERANKED, WINDOW_TOKENS = 6, 64
+RERANKED, WINDOW_TOKENS = 4, 64
 """What the cross-encoder reads of a search, by the services' defaults."""
 PROJECT = "bench"
 

@@ -56,14 +56,14 @@ class RetrievalSettings(ServiceSettings, service="retrieval"):
     """Weight of the lexical list in the fusion; 0 leaves it out."""
     embed_seconds: float = Field(2.0, gt=0)
     """Longest wait for the query's vector; then the search goes on by words alone."""
-    rerank_candidates: int = Field(6, ge=0, le=100)
+    rerank_candidates: int = Field(4, ge=0, le=100)
     """Fused hits that the cross-encoder reads; 0 turns it off."""
     rerank_seconds: float = Field(0.0, ge=0)
     """Longest wait for the reranker; 0 is as long as the one in use asks for (0.25 for the local
     cross-encoder, about 1.5 for an API)."""
     rerank_share: float = Field(0.3, gt=0, le=1)
     """Share of the caller's remaining time that the cross-encoder may use."""
-    rerank_weight: float = Field(0.15, ge=0, lt=1)
+    rerank_weight: float = Field(0.1, ge=0, lt=1)
     """How much the cross-encoder's opinion counts against the fused order."""
     outbox_poll_seconds: float = Field(2.0, gt=0)
     """How often the outbox is looked at when nobody wakes it."""

@@ -177,3 +177,36 @@ def test_an_evaluation_prints_its_figures_as_its_last_line(
     load = json.loads(at_once.stdout.splitlines()[-1])["under_load"]
     assert load["same_quality"] is True
     assert load["degraded_share"] == 0.0
+
+    projects = json.loads(citemesh(mesh, "projects", "list", "--json").stdout)
+    assert [project["name"] for project in projects].count("eval-harbours") == 1
+    assert "Lunde" not in citemesh(mesh, "search", "harbour of Lunde freezes").stdout
+
+
+def test_an_evaluation_asks_questions_and_counts_what_was_not_answered(
+    mesh: RunningMesh, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "lighthouse"
+    (dataset / "documents").mkdir(parents=True)
+    (dataset / "documents" / "light.md").write_text(
+        "The lighthouse of Skagsudde was built in 1957. Its lamp is changed every four years."
+    )
+    questions = [
+        {
+            "question": "When was the lighthouse of Skagsudde built?",
+            "docs": ["light.md"],
+            "answers": ["1957"],
+        },
+        {"question": "Which poet won the prize in Peru?", "answerable": False},
+    ]
+    lines = "\n".join(json.dumps(question) for question in questions)
+    (dataset / "questions.jsonl").write_text(lines)
+    figures = json.loads(citemesh(mesh, "eval", str(dataset)).stdout.splitlines()[-1])
+    assert figures["mode"] == "answers"
+    assert (figures["questions"], figures["answerable"]) == (2, 1)
+    assert figures["answered_of_answerable"] == 1.0
+    assert (figures["abstention_precision"], figures["abstention_recall"]) == (1.0, 1.0)
+    assert figures["right_wording"] == 1.0
+    assert figures["any_source_cited"] == figures["every_source_cited"] == 1.0
+    assert figures["citation_support"] == 1.0
+    assert figures["exact_page_hit"] is None

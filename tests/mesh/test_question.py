@@ -90,6 +90,40 @@ def server_sent_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, An
             yield name, json.loads(line[5:])
 
 
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("What is the vacation policy?", "vacation"),
+        ("How many PTO days do employees get?", "26 days"),
+    ],
+)
+def test_a_topic_and_another_name_for_it_are_answered_from_the_policy(
+    mesh: RunningMesh, handbook: dict[str, Any], question: str, words: str
+) -> None:
+    answer = ask(mesh.http, question)
+    assert answer["confidence"] in ("verified", "grounded")
+    assert words in answer["answer"]
+    assert {cited["document_id"] for cited in answer["citations"]} == {handbook["id"]}
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("What is the melting point of iron?", "I could not find this in the documents."),
+        (
+            "Wer gewann 1998 die Weltmeisterschaft?",
+            "Das habe ich in den Dokumenten nicht gefunden.",
+        ),
+    ],
+)
+def test_a_question_about_something_else_is_not_known_in_its_own_language(
+    mesh: RunningMesh, handbook: dict[str, Any], question: str, sentence: str
+) -> None:
+    answer = ask(mesh.http, question)
+    assert (answer["confidence"], answer["answer"]) == ("ungrounded", sentence)
+    assert answer["citations"] == []
+
+
 def test_what_the_documents_do_not_say_is_not_answered(
     mesh: RunningMesh, handbook: dict[str, Any]
 ) -> None:

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.simulator.running import RunningSimulator
-from meshkit.cli import beir, metrics
+from meshkit.cli import beir, evaluate_answers, metrics, questions
 from meshkit.cli.ask import print_stream
 from meshkit.cli.client import Target, raise_for_problem
+from meshkit.cli.evaluate_answers import Answered
 from meshkit.cli.evaluate_corpus import ranking
 from meshkit.cli.evaluate_queries import Asked, Measured, under_load
 from meshkit.cli.failure import CommandFailed
@@ -28,6 +29,7 @@ from meshkit.cli.options import parse_labels
 from meshkit.cli.output import clean, shorten
 from meshkit.cli.progress import STAGES, completion
 from meshkit.cli.providers import api_findings, mesh_findings, without_key
+from meshkit.cli.questions import Question, QuestionSet
 from meshkit.cli.sse import Event, events
 from meshkit.cli.upload import Upload
 
@@ -435,3 +437,73 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def answered(question: Question, **given: Any) -> Answered:
+    found: dict[str, Any] = {
+        "text": "It was built in 1957. [1]",
+        "confidence": "grounded",
+        "sources": frozenset({"d1"}),
+        "pages": frozenset({("d1", 3)}),
+        "citations": 1,
+        "supported": 1,
+        "milliseconds": 5.0,
+        "degraded": False,
+    }
+    return Answered(question, **(found | given))
+
+
+def question(name: str, *, answerable: bool = True, **known: Any) -> Question:
+    facts: dict[str, Any] = {"sources": frozenset({"d1"}), "answers": (), "pages": {}}
+    return Question(name, f"{name}?", answerable, **(facts | known))
+
+
+SILENT: dict[str, Any] = {
+    "text": "I could not find this in the documents.",
+    "confidence": "ungrounded",
+    "sources": frozenset(),
+    "pages": frozenset(),
+    "citations": 0,
+    "supported": 0,
+}
+
+
+def test_answers_are_counted_by_what_was_known_of_them() -> None:
+    figures = evaluate_answers.figures(
+        [
+            answered(question("right", answers=("1957",), pages={"d1": frozenset({3})})),
+            answered(question("wrong", answers=("1958",), pages={"d1": frozenset({4})})),
+            answered(question("half", sources=frozenset({"d1", "d2"})), confidence="verified"),
+            answered(question("lost"), **SILENT),
+            answered(question("foreign", answerable=False), **SILENT),
+            answered(question("invented", answerable=False), supported=0),
+        ],
+        2.0,
+    )
+    assert figures["answered_of_answerable"] == 0.75
+    assert figures["not_answered_of_unanswerable"] == 0.5
+    assert (figures["abstention_precision"], figures["abstention_recall"]) == (0.5, 0.5)
+    assert figures["right_wording"] == 0.5
+    assert (figures["any_source_cited"], figures["every_source_cited"]) == (0.75, 0.5)
+    assert figures["exact_page_hit"] == 0.5
+    assert figures["citation_support"] == 0.75
+    assert figures["confidence"] == {"grounded": 3, "ungrounded": 2, "verified": 1}
+    assert figures["right_by_confidence"] == {"grounded": 0.3333, "verified": 1.0}
+    assert figures["per_s"] == 3.0
+
+
+def test_a_sample_of_questions_is_spread_over_all_of_them() -> None:
+    asked = QuestionSet("set", (), [question(str(number)) for number in range(10)])
+    assert [one.id for one in asked.sample(3).questions] == ["0", "3", "6"]
+    assert asked.sample(0) is asked.sample(20) is asked
+
+
+def test_questions_about_files_name_files_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "pdfs").mkdir()
+    (tmp_path / "pdfs" / "a.txt").write_text("one")
+    (tmp_path / "questions.jsonl").write_text('{"question": "?", "docs": ["a.txt"]}\n')
+    [asked] = questions.load(tmp_path).questions
+    assert (asked.id, asked.answerable, asked.sources) == ("1", True, {"a.txt"})
+    (tmp_path / "questions.jsonl").write_text('{"question": "?", "docs": ["b.txt"]}\n')
+    with pytest.raises(beir.DatasetInvalid, match=r"names b\.txt"):
+        questions.load(tmp_path)
