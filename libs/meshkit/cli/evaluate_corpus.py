@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from meshkit.cli.client import Client, Json, Target
 from meshkit.cli.failure import CommandFailed
 from meshkit.cli.output import note
 from meshkit.cli.upload import Upload, upload_all
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshkit.cli.beir import Entry
-    from meshkit.cli.client import Target
 
+PAGE = 200
 LABEL = "eval"
 """Label of a data set's documents; its value is the data set's name."""
 
@@ -41,7 +43,7 @@ def bar() -> Progress:
 def ingest(name: str, corpus: Sequence[Entry], target: Target) -> dict[str, list[str]]:
     """Uploads a corpus and waits until it is searchable; corpus ids by document id.
 
-    What is in the project already (the same content) is not processed again.
+    What is in the project already (the same content) is not uploaded again.
 
     Args:
         name: Of the data set; the documents are labelled with it.
@@ -52,11 +54,15 @@ def ingest(name: str, corpus: Sequence[Entry], target: Target) -> dict[str, list
         CommandFailed: a text cannot be ingested, or the mesh is away.
     """
     uploads = [_upload(entry, name) for entry in corpus]
+    there = _ready(name, target)
+    for item in uploads:
+        item.document = there.get(_digest(item), {})
+    missing = [item for item in uploads if not item.document]
     began = time.monotonic()
     over: set[int] = set()
 
     with bar() as progress:
-        task = progress.add_task(f"{name}: documents", total=len(uploads))
+        task = progress.add_task(f"{name}: documents", total=len(missing))
 
         def changed(item: Upload) -> None:
             if item.is_over and id(item) not in over:
@@ -65,7 +71,7 @@ def ingest(name: str, corpus: Sequence[Entry], target: Target) -> dict[str, list
 
         async def run() -> None:
             async with httpx.AsyncClient(**target.arguments()) as client:
-                await upload_all(client, uploads, changed, wait=True)
+                await upload_all(client, missing, changed, wait=True)
 
         asyncio.run(run())
     entries: dict[str, list[str]] = {}
@@ -82,6 +88,20 @@ def ingest(name: str, corpus: Sequence[Entry], target: Target) -> dict[str, list
         entries.setdefault(str(item.document["id"]), []).append(entry.id)
     note(f"{len(uploads)} texts are searchable after {time.monotonic() - began:.0f} s")
     return entries
+
+
+def _ready(name: str, target: Target) -> dict[str, Json]:
+    """The documents of a data set that can be found already, by the digest of their content."""
+    with Client(target) as client:
+        found = client.pages(
+            "/v1/documents", "documents", {"label": f"{LABEL}={name}", "page_size": PAGE}
+        )
+        return {str(one["sha256"]): one for one in found if one["state"] == "ready"}
+
+
+def _digest(item: Upload) -> str:
+    content = item.content if item.path is None else item.path.read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _upload(entry: Entry, dataset: str) -> Upload:
