@@ -63,7 +63,20 @@ class Users:
 
     def start(self, step: str, due: float) -> None:
         """Begins the next action of this track."""
-        task = asyncio.create_task(self._do(self.actions.next(), step, due))
+        self._follow(asyncio.create_task(self._do(self.actions.next(), step, due)))
+
+    def settle(self, step: str, due: float, until: float) -> None:
+        """Begins a user who asks again and again until a time of the event loop's clock."""
+
+        async def live() -> None:
+            moment = due
+            while asyncio.get_running_loop().time() < until:
+                await self._do(self.actions.next(), step, moment)
+                moment = time.time()
+
+        self._follow(asyncio.create_task(live()))
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
@@ -208,13 +221,29 @@ async def drive(plan: Plan, out: TextIO) -> None:
         everybody = [Users(plan, track, out) for track in plan.tracks]
         for users in everybody:
             await users.open(stack)
+        play = _closed_step if plan.closed else _step
         for number, step in enumerate(plan.tracks[0].steps):
             print(json.dumps({"step": step.name, "at": time.time()}), flush=True)
-            await asyncio.gather(*(_step(users, number) for users in everybody))
+            await asyncio.gather(*(play(users, number) for users in everybody))
             if plan.drain:
                 await _drained(everybody)
             print(json.dumps({"ended": step.name, "at": time.time()}), flush=True)
         await _drained(everybody)
+
+
+ARRIVING_SHARE = 0.25
+"""Of a closed step, in which its users come one after the other rather than all at once."""
+
+
+async def _closed_step(users: Users, number: int) -> None:
+    step = users.track.steps[number]
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + step.seconds
+    count = round(step.ends)
+    for _ in range(count):
+        users.settle(step.name, time.time(), ends)
+        await asyncio.sleep(ARRIVING_SHARE * step.seconds / count)
+    await asyncio.sleep(max(0.0, ends - loop.time()))
 
 
 async def _step(users: Users, number: int) -> None:

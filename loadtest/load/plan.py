@@ -44,6 +44,8 @@ class Plan:
 
     url: str
     tracks: tuple[Track, ...]
+    closed: bool = False
+    """Steps count users, each of whom asks again when the answer is there (open driver)."""
     drain: bool = False
     """Wait for every answer before the next step, so that a step's costs are its own."""
     think_seconds: float = 0.0

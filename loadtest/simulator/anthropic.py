@@ -62,7 +62,8 @@ def answer(
     if not isinstance(system, str):
         system = "\n".join(block.get("text", "") for block in system)
     prompt = "\n".join(text for text, _ in blocks)
-    text, cut = writing.answer(system, prompt, content["max_tokens"])
+    pace = world.pace["generate"]
+    text, cut = writing.answer(system, prompt, content["max_tokens"], pace.answer_tokens)
     usage = _usage(world, record.call, blocks)
     about = {"id": f"msg_sim{record.number:021d}", "type": "message", "role": "assistant"}
     headers = {"request-id": _request_id(record.number)}
@@ -100,7 +101,7 @@ def answer(
         ],
         [
             event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
-            for piece in writing.pieces(text)
+            for piece in writing.pieces(text, pace.frame_tokens)
         ],
         [
             event("content_block_stop", index=0),

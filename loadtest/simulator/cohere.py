@@ -122,7 +122,8 @@ def _chat(world: World, record: Record, content: dict[str, Any]) -> Body | Event
     messages = content.get("messages", [])
     system = "\n".join(_text(m) for m in messages if m.get("role") == "system")
     prompt = "\n".join(_text(m) for m in messages if m.get("role") != "system")
-    text, cut = writing.answer(system, prompt, content.get("max_tokens", 4096))
+    pace = world.pace["generate"]
+    text, cut = writing.answer(system, prompt, content.get("max_tokens", 4096), pace.answer_tokens)
     finish = "MAX_TOKENS" if cut else "COMPLETE"
     counted = {"input_tokens": record.call.input_tokens, "output_tokens": tokens(text)}
     usage = {"billed_units": counted, "tokens": counted}
@@ -146,7 +147,7 @@ def _chat(world: World, record: Record, content: dict[str, Any]) -> Body | Event
         ],
         [
             event("content-delta", index=0, delta={"message": {"content": {"text": piece}}})
-            for piece in writing.pieces(text)
+            for piece in writing.pieces(text, pace.frame_tokens)
         ],
         [
             event("content-end", index=0),

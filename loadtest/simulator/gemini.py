@@ -98,7 +98,10 @@ def _generate(
     config = content.get("generationConfig", {})
     prompt = "\n".join(_text({"content": part}) for part in content.get("contents", []))
     system = _text({"content": content.get("systemInstruction", {})})
-    text, cut = writing.answer(system, prompt, config.get("maxOutputTokens", 8192))
+    pace = world.pace["generate"]
+    text, cut = writing.answer(
+        system, prompt, config.get("maxOutputTokens", 8192), pace.answer_tokens
+    )
     prefix = f"{call.key} {system} {prompt.partition('<question>')[0]}"
     cached = tokens(prefix) if prefix in world.cached_prefixes else 0
     world.cached_prefixes.add(prefix)
@@ -129,7 +132,7 @@ def _generate(
     finish = "MAX_TOKENS" if cut else "STOP"
     if not call.streams:
         return Body(200, chunk(text, finish))
-    frames = [data_frame(chunk(piece)) for piece in writing.pieces(text)]
+    frames = [data_frame(chunk(piece)) for piece in writing.pieces(text, pace.frame_tokens)]
     return _events(frames, [data_frame(chunk("", finish))])
 
 

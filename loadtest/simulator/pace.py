@@ -16,6 +16,10 @@ class Pace:
     """Standard deviation of its logarithm: .25 makes p95 half as long again as the median."""
     tokens_per_second: float = 0.0
     """Of streamed text; 0 sends it at once."""
+    frame_tokens: int = 0
+    """Tokens in one piece of a stream; 0 sends word by word."""
+    answer_tokens: int = 0
+    """Length that every answer is brought to; 0 leaves it as short as it is."""
 
     def delay(self, chance: random.Random) -> float:
         """Seconds before the first byte of one answer."""
@@ -24,10 +28,11 @@ class Pace:
         return self.first_byte_ms / 1000 * chance.lognormvariate(0.0, self.spread)
 
     def gap(self, chance: random.Random) -> float:
-        """Seconds before the next token."""
+        """Seconds before the next piece of a stream."""
         if not self.tokens_per_second:
             return 0.0
-        return chance.lognormvariate(0.0, self.spread) / self.tokens_per_second
+        tokens = max(1, self.frame_tokens)
+        return tokens * chance.lognormvariate(0.0, self.spread) / self.tokens_per_second
 
 
 INSTANT = {"embed": Pace(), "rerank": Pace(), "generate": Pace()}

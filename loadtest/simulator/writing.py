@@ -21,8 +21,15 @@ ENOUGH = 0.34
 """Share of the question's words that the sources must hold to be an answer."""
 
 
-def answer(system: str, prompt: str, most_tokens: int) -> tuple[str, bool]:
-    """What the model says, and whether it was cut off by the limit of tokens."""
+def answer(system: str, prompt: str, most_tokens: int, length: int = 0) -> tuple[str, bool]:
+    """What the model says, and whether it was cut off by the limit of tokens.
+
+    Args:
+        system: Instructions.
+        prompt: Sources and question.
+        most_tokens: Where it is cut off.
+        length: Tokens that it is brought to, by saying everything again; 0 leaves it.
+    """
     sources = _SOURCE.findall(prompt)
     question = _QUESTION.search(prompt)
     asked = question[1] if question else prompt[-2000:]
@@ -30,6 +37,8 @@ def answer(system: str, prompt: str, most_tokens: int) -> tuple[str, bool]:
     if not text:
         refusal = _REFUSAL.search(system)
         text = refusal[1] if refusal else "I do not know."
+    elif length:
+        text = (f"{text} " * (1 + 4 * length // len(text)))[: 4 * length].rstrip()
     limit = most_tokens * 4
     return text[:limit], len(text) > limit
 
@@ -62,8 +71,11 @@ def _telling(text: str) -> list[str]:
     ]
 
 
-def pieces(text: str) -> list[str]:
-    """The text in the pieces it is streamed in; together they are the text."""
+def pieces(text: str, frame_tokens: int = 0) -> list[str]:
+    """The text in the pieces it is streamed in, words or so many tokens; together the text."""
+    if frame_tokens:
+        size = 4 * frame_tokens
+        return [text[start : start + size] for start in range(0, len(text), size)]
     found = _PIECE.findall(text)
     rest = text[sum(len(piece) for piece in found) :]
     return [*found, rest] if rest else found
