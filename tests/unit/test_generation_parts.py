@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,7 @@ from services.generation.cached_answer import decode, encode
 from services.generation.calibration import NOBODY, Calibration
 from services.generation.candidates import candidates, coverage, flat
 from services.generation.citations import locate, pages, quotes_of, supported, used_markers
-from services.generation.coalescing import coalesced
+from services.generation.coalescing import Rhythm, coalesced
 from services.generation.confidence import Ballot, Checked, Confidence, Signals, Vote, judge
 from services.generation.follow_up import leans_on_history, search_text
 from services.generation.names import names
@@ -408,8 +409,52 @@ async def test_deltas_that_come_fast_are_put_together_and_none_waits_for_ever() 
         await more.wait()
         yield "e"
 
-    stream = coalesced(deltas(), interval=0.02)
+    stream = coalesced(deltas(), rhythm=Rhythm(shortest=0.02))
     assert await anext(stream) == "a"
     assert await asyncio.wait_for(anext(stream), 2) == "bcd"
     more.set()
     assert [piece async for piece in stream] == ["e"]
+
+
+async def test_text_that_came_before_an_error_is_sent_before_it() -> None:
+    async def deltas() -> AsyncGenerator[str, None]:
+        for word in ("a", "b", "c"):
+            yield word
+        raise RuntimeError("broken off")
+
+    stream = coalesced(deltas(), rhythm=Rhythm(shortest=0.01))
+    assert await anext(stream) == "a"
+    assert await anext(stream) == "bc"
+    with pytest.raises(RuntimeError, match="broken off"):
+        await anext(stream)
+
+
+async def test_who_stops_reading_closes_what_is_read() -> None:
+    closed = asyncio.Event()
+
+    async def deltas() -> AsyncGenerator[str, None]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    rhythm = Rhythm()
+    stream = coalesced(deltas(), rhythm=rhythm)
+    assert await anext(stream) == "a"
+    await stream.aclose()
+    assert closed.is_set()
+    assert rhythm.interval == 0.05
+
+
+def test_the_more_answers_are_written_the_longer_each_waits_between_flushes() -> None:
+    rhythm = Rhythm(shortest=0.05, longest=0.25, per_second=1000)
+    with ExitStack() as streams:
+        intervals = []
+        for _ in range(400):
+            streams.enter_context(rhythm.stream())
+            intervals.append(rhythm.interval)
+    assert intervals[:50] == [0.05] * 50
+    assert intervals[119] == pytest.approx(0.12)
+    assert intervals[-1] == 0.25
+    assert rhythm.interval == 0.05

@@ -179,7 +179,8 @@ def estimated_tokens(texts: Sequence[str]) -> int:
 
     English has four characters a token; scripts without an alphabet about one.
     """
-    return sum(
-        math.ceil(len(text.encode("ascii", "ignore")) / 3) + sum(ord(c) > 127 for c in text)
-        for text in texts
-    )
+    found = 0
+    for text in texts:
+        ascii_letters = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+        found += math.ceil(ascii_letters / 3) + len(text) - ascii_letters
+    return found
