@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.load import page
+from loadtest.load import page, streams
 from loadtest.load.environment import describe
 from loadtest.load.mix import load_mix
 from loadtest.load.report import assemble, summary
@@ -21,33 +21,57 @@ from loadtest.load.scenarios import SCENARIOS, scenario
 def main() -> int:
     """Exit code 1 when something that was checked does not hold."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.load", description=__doc__)
-    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("scenario", choices=sorted([*SCENARIOS, streams.NAME]))
     parser.add_argument("--short", action="store_true", help="minutes instead of an hour")
     parser.add_argument("--knee", type=float, help="requests a second, instead of the one measured")
+    parser.add_argument(
+        "--provider",
+        choices=("anthropic", "gemini", "cohere"),
+        default="anthropic",
+        help="whose model writes in `streams`",
+    )
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the report")
     options = parser.parse_args()
-    chosen = scenario(options.scenario, short=options.short)
     environment = describe()
-    run = Run(chosen, short=options.short, knee=options.knee, say=_say)
     with tempfile.TemporaryDirectory(prefix="citemesh-load-") as folder:
         home = Path(folder)
         home.chmod(0o711)
-        seen = run.go(home)
-    report = assemble(chosen, load_mix(), seen, environment, short=options.short)
-    files = write(report, options.out)
-    show(report)
-    last = summary(report, files)
+        last = (
+            _streams(options, environment, home)
+            if options.scenario == streams.NAME
+            else (_scenario(options, environment, home))
+        )
     print(json.dumps(last))
     return 1 if last["failed"] else 0
 
 
-def write(report: dict[str, Any], folder: Path) -> dict[str, str]:
+def _scenario(
+    options: argparse.Namespace, environment: dict[str, Any], home: Path
+) -> dict[str, Any]:
+    chosen = scenario(options.scenario, short=options.short)
+    seen = Run(chosen, short=options.short, knee=options.knee, say=_say).go(home)
+    report = assemble(chosen, load_mix(), seen, environment, short=options.short)
+    files = write(report, page.render(report), options.out)
+    show(report)
+    return summary(report, files)
+
+
+def _streams(
+    options: argparse.Namespace, environment: dict[str, Any], home: Path
+) -> dict[str, Any]:
+    course = streams.SHORT if options.short else streams.FULL
+    found = streams.measure(home, course, options.provider, _say)
+    report = streams.report(found, environment)
+    return streams.summary(report, write(report, streams.render(report), options.out))
+
+
+def write(report: dict[str, Any], html: str, folder: Path) -> dict[str, str]:
     """Writes both files; returns where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"load-{report['scenario']}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     data, sheet = folder / f"{name}.json", folder / f"{name}.html"
     data.write_text(json.dumps(report, indent=1) + "\n")
-    sheet.write_text(page.render(report))
+    sheet.write_text(html)
     return {"report": str(data), "html": str(sheet)}
 
 

@@ -35,7 +35,11 @@ def render(report: Mapping[str, Any]) -> str:
             _section("Made on", _environment(report)),
         )
     )
-    title = f"citemesh load: {report['scenario']}"
+    return document(f"citemesh load: {report['scenario']}", body)
+
+
+def document(title: str, body: str) -> str:
+    """A page around its content, with everything inside."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.load import analysis
+from loadtest.load import analysis, page, svg
 from loadtest.load.analysis import Stretch
 from loadtest.load.drivers import MAIN_KEY, Drivers
 from loadtest.load.mesh import Providers, fill, started
@@ -23,7 +23,9 @@ from loadtest.load.open_driver import ARRIVING_SHARE
 from loadtest.load.plan import Plan, Track
 from loadtest.load.plan import Stretch as Planned
 from loadtest.load.samples import Sample
+from loadtest.load.svg import Series
 
+NAME = "streams"
 GOAL = 250
 RATIO = 1.5
 ALONE_USERS = 2
@@ -51,7 +53,7 @@ class Course:
 
 
 FULL = Course((50, 100, 150, 200, 250, 300, 350), 60.0, 60.0)
-SHORT = Course((GOAL,), 30.0, 20.0)
+SHORT = Course((25, 50, 100, 150, GOAL), 20.0, 20.0)
 
 
 def settings(provider: str) -> dict[str, str]:
@@ -93,6 +95,82 @@ def measure(home: Path, course: Course, provider: str, say: Any) -> dict[str, An
             drivers.close()
             providers.close()
     return {"provider": provider, "alone": alone, "rungs": rungs, **verdict(alone, rungs)}
+
+
+def report(found: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures with what they were made on."""
+    return {"version": 1, "scenario": NAME, "environment": dict(environment), "pace": PACE, **found}
+
+
+def summary(found: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """The last line of `make load SCENARIO=streams`."""
+    keys = ("scenario", "provider", "held_streams", "first_p95_ratio_at_250", "failed")
+    return {key: found[key] for key in keys} | {
+        "first_p95_alone_ms": found["alone"]["first_ms"]["p95"],
+        **files,
+    }
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page of a report."""
+    alone, rungs = found["alone"], found["rungs"]
+    verdict = (
+        f"{found['held_streams']:.0f} streams held their first text within {RATIO} times the "
+        f"{alone['first_ms']['p95']:.0f} ms (p95) that it takes without load."
+    )
+    columns = (
+        *("users", "streams", "answers/s", "first p50", "first p95", "ratio", "whole p50"),
+        *("errors", "mesh cores", "CPU ms an answer", "generator", "simulator", "others"),
+    )
+    rows = [
+        (
+            *(each[name] for name in ("users", "streams", "answers_per_s")),
+            *(each["first_ms"][name] for name in ("p50", "p95")),
+            ratio(each, alone),
+            each["total_ms"]["p50"],
+            page.percent(each["error_share"]),
+            *(each[name] for name in ("mesh_cores", "cpu_ms_an_answer", "generator_cores")),
+            *(each[name] for name in ("simulator_cores", "foreign_cores")),
+        )
+        for each in (alone, *rungs)
+    ]
+    drawing = svg.plot(
+        [
+            Series(
+                name, [(r["streams"], r["first_ms"][name] or 0) for r in (alone, *rungs)], colour
+            )
+            for name, colour in (("p95", svg.COLOURS[1]), ("p50", svg.COLOURS[0]))
+        ],
+        across="streams at the same time",
+        up="first text, ms",
+        marks=[(GOAL, "goal")] if rungs[-1]["streams"] >= GOAL else [],
+        label="time to the first text over concurrent streams",
+    )
+    services = sorted({name for each in rungs for name in each["cores"]} - {"machine"})
+    costs = page.table(
+        ("service", *(f"{each['users']} users" for each in rungs)),
+        (
+            (
+                name,
+                *(
+                    1e3 * each["cores"].get(name, 0.0) / max(each["answers_per_s"], 1e-9)
+                    for each in rungs
+                ),
+            )
+            for name in services
+        ),
+    )
+    about = page.table(
+        ("", ""), ((name, str(value)) for name, value in found["environment"].items())
+    )
+    return page.document(
+        "citemesh load: streams",
+        f"<h1>streams</h1><p>{verdict}</p><p class=quiet>Embedding and rerank answer after 100 ms, "
+        f"the model of {found['provider']} after 400 ms, then 60 tokens a second in 20 pieces, 200 "
+        "an answer; no delay varies. Mesh, simulator and generator share the cores.</p>"
+        f"{page.table(columns, rows)}{drawing}<h2>Processor milliseconds of an answer</h2>{costs}"
+        f"<h2>Made on</h2>{about}",
+    )
 
 
 def _plan(url: str, mix: Mix, users: int, seconds: float, seed: int) -> Plan:
@@ -146,9 +224,11 @@ def verdict(alone: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]]) -> dic
         if (value := ratio(rung, alone)) is not None and value <= RATIO and not rung["error_share"]
     ]
     goal = next((rung for rung in rungs if rung["users"] == GOAL), None)
+    reached = goal is not None and goal["streams"] in held
     return {
         "held_streams": max(held, default=0),
         "first_p95_ratio_at_250": ratio(goal, alone) if goal else None,
+        "failed": [] if reached else [f"{GOAL} streams within {RATIO}x"],
     }
 
 
