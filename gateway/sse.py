@@ -34,6 +34,11 @@ def ended_by(request: Request, error: MeshError) -> None:
     request.scope["state"]["error"] = error
 
 
+def complete(request: Request) -> None:
+    """Notes that the client was sent everything: going away now is no breaking off."""
+    request.scope["state"]["complete"] = True
+
+
 class ClosingStream(StreamingResponse):
     """A stream whose source is closed when the client goes, not when it is collected."""
 
@@ -120,7 +125,9 @@ async def _rest(
         failure = {"reason": error.reason, "detail": error.detail, "request_id": identity}
         yield event("error", failure)
     except (asyncio.CancelledError, GeneratorExit):
-        ended_by(request, Cancelled("CLIENT_GONE", "The client went away."))
+        # Who has read the last event may hang up before the stream has ended.
+        if not request.scope["state"].get("complete"):
+            ended_by(request, Cancelled("CLIENT_GONE", "The client went away."))
         raise
     finally:
         end.cancel()

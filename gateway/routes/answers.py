@@ -195,6 +195,8 @@ class _Shown:
         if name == "delta" and not self._begun:
             self._begun = True
             tracing.event("first_token")
+        elif name == "done":
+            sse.complete(self._request)
         elif name == "error":
             sse.ended_by(self._request, _failure(data["reason"], data["detail"]))
         return sse.event(name, data)

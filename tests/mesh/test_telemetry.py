@@ -228,6 +228,7 @@ def test_every_request_has_a_line_with_trace_project_and_request(
     wait_until(lambda: bool(found()), 30, "the stream has its line")
     (line,) = found()
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/answers", 200)
+    assert line["reason"] == "", "it was read to its end"
     assert line["project_id"]
     assert line["request_id"]
     assert line["span_id"]

@@ -70,6 +70,7 @@ def test_a_span_is_found_by_its_pattern(name: str, kind: str) -> None:
     [
         ("SELECT * FROM retrieval.search_1($1, $2)", "SELECT retrieval.search_1"),
         ("SELECT usage.reserve($1, $2)", "SELECT usage.reserve"),
+        ("SELECT d.title, v.state FROM ingestion.document d", "SELECT ingestion.document"),
         ("\n UPDATE ingestion.document SET a = 'b' WHERE c = $1", "UPDATE ingestion.document"),
         ("INSERT INTO generation.answer (a) VALUES ($1)", "INSERT generation.answer"),
         ("BEGIN;", "BEGIN"),

@@ -24,7 +24,11 @@ VERBS = frozenset(
 )
 """What statements begin with; the few others are `OTHER`."""
 _WORD = re.compile(r"[A-Za-z]+")
-_OBJECT = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|SELECT|CALL)\s+(\w+\.\w+)", re.IGNORECASE)
+_OBJECT = re.compile(
+    # A table, or a function that is called; not the first column of a selection.
+    r"\b(?:(?:FROM|INTO|UPDATE|JOIN)\s+(\w+\.\w+)|SELECT\s+(\w+\.\w+)\()",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=512)
@@ -35,7 +39,7 @@ def summary(statement: str) -> str:
     if verb not in VERBS:
         return "OTHER"
     found = _OBJECT.search(statement)
-    return f"{verb} {found[1]}" if found else verb
+    return f"{verb} {found[1] or found[2]}" if found else verb
 
 
 def _record(query: Any) -> None:

@@ -42,7 +42,8 @@ DONE = generation_v1.DoneEvent(
     cost_micro_usd=1500,
     cache=generation_v1.CACHE_STATUS_NONE,
     degraded=["rerank"],
-    timings_ms={"total": 12.5},
+    timings_ms={"total": 12.5, "search": 8.0},
+    started_ms={"search": 2.5},
     trace_id="ab" * 16,
 )
 EVENTS = [
@@ -172,7 +173,8 @@ async def test_an_answer_comes_whole(gateway: Any) -> None:
         "cost_usd": 0.0015,
         "cache": "none",
         "degraded": ["rerank"],
-        "timings_ms": {"total": 12.5},
+        "timings_ms": {"total": 12.5, "search": 8.0},
+        "started_ms": {"search": 2.5},
         "trace_id": "ab" * 16,
     }
 
