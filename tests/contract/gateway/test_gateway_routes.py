@@ -45,6 +45,11 @@ INTERNAL = {
     "retrieval.PurgeProject": "ingestion.PurgeProject calls it",
     "retrieval.RebuildLexicalIndex": "an operator's command, over the stub",
     "retrieval.ReconcileLexicalIndex": "an operator's command, over the stub",
+    "retrieval.ListIndexedSpaces": "an operator's command, over the stub",
+    "retrieval.BuildSpace": "an operator's command, over the stub",
+    "retrieval.PauseSpace": "an operator's command, over the stub",
+    "retrieval.SwitchSpace": "an operator's command, over the stub",
+    "retrieval.DropSpace": "an operator's command, over the stub",
     "generation.Generate": "no guardrail stands behind it; scope `internal`",
 }
 
