@@ -151,18 +151,18 @@ class Filling:
         )
         await self.room.activate(project, document, len(texts), version=version)
 
-    def filler(self, owner: str = "a", lease: float = 10.0) -> Filler:
+    def filler(self, owner: str = "a", lease: float = 60.0) -> Filler:
         """A process's filler."""
         work = SpaceWork(self.room.database, owner, timedelta(seconds=lease))
         return Filler(work, self.models, policy(lease))
 
     @asynccontextmanager
-    async def filling(self, *owners: str) -> AsyncIterator[None]:
+    async def filling(self, *owners: str, lease: float = 60.0) -> AsyncIterator[None]:
         """Fillers at work inside the block, each as if in its own process."""
         tasks = []
         for owner in owners or ("a",):
             wake = self.wake if not tasks else asyncio.Event()
-            tasks.append(asyncio.create_task(self.filler(owner).run(wake)))
+            tasks.append(asyncio.create_task(self.filler(owner, lease).run(wake)))
         try:
             yield
         finally:
@@ -232,7 +232,7 @@ class Filling:
         return {row["body"] for row in rows}
 
 
-def policy(lease: float = 10.0) -> FillingPolicy:
+def policy(lease: float) -> FillingPolicy:
     return FillingPolicy(batch=64, parallel=2, lease_seconds=lease, poll_seconds=0.05)
 
 

@@ -15,11 +15,18 @@ from typing import Any
 from meshkit.database.pool import Database
 from meshkit.errors import MeshError, NotFound, Precondition
 from meshkit.logging import logger
+from meshkit.telemetry import meter
 from services.retrieval.filling.describing import COUNTING_SECONDS, IndexedSpace, describe
 from services.retrieval.filling.registry import KnownSpace, SpaceService, SpaceState
 from services.retrieval.spaces import Duty, SpaceTables, check_version
 
 log = logger(__name__)
+
+_pending = meter.create_gauge(
+    "citemesh.retrieval.space.pending",
+    unit="{chunk}",
+    description="Live chunks that lack a vector in a space; the same from every replica.",
+)
 
 SWITCHING = timedelta(minutes=10)
 """How long both spaces of a switch are required at most, should its process die in the middle."""
@@ -247,6 +254,8 @@ class SpaceLives:
                 "coalesce(s.switching_until > now(), false) AS switching "
                 "FROM retrieval.space_table s JOIN retrieval.space_backlog() b USING (number)"
             )
+        for row in rows:
+            _pending.set(row["pending"], {"space": row["space"]})
         ours = {row["space"]: row for row in rows}
         for space in await self._service.spaces():
             try:
