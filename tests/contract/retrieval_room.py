@@ -198,7 +198,8 @@ async def open_room(
     wake: Sequence[asyncio.Event] = (),
 ) -> AsyncIterator[Room]:
     """A room over a migrated Postgres; `wake` is set when there may be work."""
-    settings = RetrievalSettings()
+    # A loaded machine is no lexical index that fails.
+    settings = RetrievalSettings(lexical_seconds=60.0)
     database = await Database.connect(dsn, role="citemesh_retrieval", size=6)
     owner = await asyncpg.connect(owner_dsn)
     home = await open_home(directory, database)

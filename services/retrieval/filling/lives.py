@@ -15,18 +15,14 @@ from typing import Any
 from meshkit.database.pool import Database
 from meshkit.errors import MeshError, NotFound, Precondition
 from meshkit.logging import logger
-from meshkit.telemetry import meter
+from meshkit.telemetry import metrics
 from services.retrieval.filling.describing import COUNTING_SECONDS, IndexedSpace, describe
 from services.retrieval.filling.registry import KnownSpace, SpaceService, SpaceState
 from services.retrieval.spaces import Duty, SpaceTables, check_version
 
 log = logger(__name__)
 
-_pending = meter.create_gauge(
-    "citemesh.retrieval.space.pending",
-    unit="{chunk}",
-    description="Live chunks that lack a vector in a space; the same from every replica.",
-)
+_pending = metrics.gauge("citemesh.retrieval.space.pending")
 
 SWITCHING = timedelta(minutes=10)
 """How long both spaces of a switch are required at most, should its process die in the middle."""
