@@ -11,6 +11,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from citemesh.generation import v1 as generation_v1
+from citemesh.usage import v1 as usage_v1
 from gateway import problem, sse
 from gateway.admission import ANSWER
 from gateway.bodies import AnswerBody
@@ -59,11 +60,25 @@ class Citation(TypedDict):
     supported: bool
 
 
+class ModelUse(TypedDict):
+    """What one model took at one stage."""
+
+    stage: str
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    estimated: bool
+    """Whether the tokens were estimated, because the provider named none."""
+
+
 class Tokens(TypedDict):
-    """Tokens of all models together."""
+    """Tokens of all models together, and what each of them took."""
 
     input_tokens: int
     output_tokens: int
+    models: list[ModelUse]
 
 
 class Answer(TypedDict):
@@ -107,6 +122,7 @@ def answer_json(done: generation_v1.DoneEvent) -> Answer:
         "usage": {
             "input_tokens": sum(usage.input_tokens for usage in done.usage),
             "output_tokens": sum(usage.output_tokens for usage in done.usage),
+            "models": [_model_use(usage) for usage in done.usage],
         },
         "cost_usd": done.cost_micro_usd / MICRO,
         "cache": _CACHES[done.cache] if done.cache else "none",
@@ -114,6 +130,18 @@ def answer_json(done: generation_v1.DoneEvent) -> Answer:
         "timings_ms": dict(done.timings_ms),
         "started_ms": dict(done.started_ms),
         "trace_id": done.trace_id,
+    }
+
+
+def _model_use(found: usage_v1.Usage) -> ModelUse:
+    return {
+        "stage": found.stage,
+        "provider": found.provider,
+        "model": found.model,
+        "input_tokens": found.input_tokens,
+        "output_tokens": found.output_tokens,
+        "cost_usd": found.cost_micro_usd / MICRO,
+        "estimated": found.estimated,
     }
 
 

@@ -14,6 +14,7 @@ from loadtest.simulator.embeddings import COMMON, words
 
 _SOURCE = re.compile(r'<source id="(\w+)"[^>]*>\n?(.*?)\n?</source>', re.DOTALL)
 _QUESTION = re.compile(r"<question>\n?(.*?)\n?</question>", re.DOTALL)
+_EARLIER = re.compile(r"<earlier>\n?(.*?)\n?</earlier>", re.DOTALL)
 _REFUSAL = re.compile(r'exactly: "([^"]+)"')
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+|[^.!?\n]+(?=\n|$)")
 _PIECE = re.compile(r"\s*\S{1,12}|\s+$")
@@ -33,7 +34,9 @@ def answer(system: str, prompt: str, most_tokens: int, length: int = 0) -> tuple
     sources = _SOURCE.findall(prompt)
     question = _QUESTION.search(prompt)
     asked = question[1] if question else prompt[-2000:]
-    text = _grounded(asked, sources) if sources else _echo(asked)
+    earlier = _EARLIER.findall(prompt)
+    text = _completed(asked, earlier[-1]) if earlier else ""
+    text = text or (_grounded(asked, sources) if sources else _echo(asked))
     if not text:
         refusal = _REFUSAL.search(system)
         text = refusal[1] if refusal else "I do not know."
@@ -58,6 +61,13 @@ def _grounded(asked: str, sources: list[tuple[str, str]]) -> str:
     best = sorted(found, reverse=True)[:2]
     said = [f"{s} [{marker}]" for share, _, s, marker in best if share >= ENOUGH]
     return " ".join(said)
+
+
+def _completed(asked: str, earlier: str) -> str:
+    """A follow-up question with what the one before it was about."""
+    known = set(_telling(asked))
+    added = [word for word in dict.fromkeys(words(earlier)) if not known & set(_telling(word))]
+    return f"{asked.rstrip('?')} ({' '.join(added)})?"
 
 
 def _echo(asked: str) -> str:

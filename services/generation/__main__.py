@@ -14,6 +14,7 @@ from meshkit.logging import logger
 from meshkit.process import Process, run
 from meshkit.providers import settings as provider_settings
 from meshkit.providers.servicer import OperationsServicer
+from meshkit.providers.settings import Providers
 from meshkit.settings import SettingsInvalid
 from services.generation.abstractive import AbstractiveGenerator
 from services.generation.calls.finding import FindingCalls
@@ -22,8 +23,9 @@ from services.generation.calls.scoring import RerankCalls
 from services.generation.extractive import ExtractiveGenerator
 from services.generation.failover import LanguageModels
 from services.generation.generator import Generator
-from services.generation.opening import open_models
+from services.generation.opening import cheapest, open_models
 from services.generation.pipeline import Answerer, AnswerPolicy
+from services.generation.rewriting import Rewriting
 from services.generation.servicer import GenerationServicer
 from services.generation.settings import GenerationSettings
 from services.generation.store import Store
@@ -64,19 +66,24 @@ async def start(process: Process[GenerationSettings]) -> None:
         generator = AbstractiveGenerator(
             models,
             last_resort=quoting if settings.quotes else None,
-            passages=settings.passages,
+            source_tokens=settings.prompt_tokens,
             goes_on=settings.interrupted != "end",
         )
     budget = await process.budget(database)
+    helper = open_helper(settings, providers)
+    process.stack.push_async_callback(helper.close)
     answerer = Answerer(
         guardrail=GuardrailCalls(guardrail),
         finding=FindingCalls(embedding, retrieval),
         generator=generator,
         store=store,
         budget=budget,
+        rewriting=Rewriting(helper, budget),
         policy=AnswerPolicy(
             seconds=settings.answer_seconds,
             passages=settings.passages,
+            prompt_tokens=settings.prompt_tokens if opened else 0,
+            rewrite_seconds=settings.rewrite_seconds,
             release=settings.release,
             keeps_sentences=settings.interrupted == "continue",
             use_cache=settings.cache_hours > 0,
@@ -95,6 +102,22 @@ async def start(process: Process[GenerationSettings]) -> None:
         OperationsServicer(providers.breakers),
     )
     process.background("sweep", sweep(store))
+
+
+def open_helper(settings: GenerationSettings, providers: Providers) -> LanguageModels:
+    """Who does cheap work; nobody where no language model is named.
+
+    Raises:
+        SettingsInvalid: no such model, or its provider's key is missing.
+    """
+    names: list[str] = []
+    if settings.language_models and settings.helper != "none":
+        names = [settings.helper or cheapest(settings.language_models, providers)]
+    try:
+        opened = open_models(names, providers)
+    except MeshError as error:
+        raise SettingsInvalid(error.detail) from error
+    return LanguageModels(opened, first_word_seconds=settings.first_word_seconds)
 
 
 async def sweep(store: Store) -> None:

@@ -27,7 +27,7 @@ from services.generation.writing import STAGE
 
 log = logger(__name__)
 
-CHARACTERS_OF_A_PASSAGE = 4000
+CHARACTERS_OF_A_TOKEN = 3
 """Taken for what is reserved, before anything was found."""
 
 
@@ -37,7 +37,7 @@ class AbstractiveGenerator:
     Args:
         models: Who writes.
         last_resort: Who answers when none of them can; None lets the answer fail.
-        passages: Passages an answer is made from.
+        source_tokens: Most tokens of the sources.
         goes_on: Whether another one goes on when a model fails in the middle of its text.
     """
 
@@ -46,12 +46,12 @@ class AbstractiveGenerator:
         models: LanguageModels,
         *,
         last_resort: Generator | None,
-        passages: int,
+        source_tokens: int,
         goes_on: bool = True,
     ) -> None:
         self._models = models
         self._last_resort = last_resort
-        self._passages = passages
+        self._source_tokens = source_tokens
         self._goes_on = goes_on
 
     @property
@@ -66,7 +66,7 @@ class AbstractiveGenerator:
 
     def estimate_micro_usd(self, question: str, max_tokens: int) -> int:
         """See `Generator`: the dearest model, and sources as long as they can be."""
-        sources = "x" * (CHARACTERS_OF_A_PASSAGE * self._passages)
+        sources = "x" * (CHARACTERS_OF_A_TOKEN * self._source_tokens)
         prompt = Prompt(INSTRUCTIONS, (Message(Role.USER, sources), Message(Role.USER, question)))
         return self._models.estimate_micro_usd(prompt, max_tokens)
 
@@ -106,7 +106,8 @@ class AbstractiveGenerator:
             yield Switched(failed.target.provider, provider, failed.reason, restarted=True)
         fallback = self._last_resort.write(
             question,
-            passages,
+            # It quotes what was found; a neighbour is there for who reads on.
+            [passage for passage in passages if not passage.beside],
             max_tokens=max_tokens,
             seconds=seconds,
             spend=spend,

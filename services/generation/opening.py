@@ -29,6 +29,22 @@ def open_models(names: Sequence[str], providers: Providers) -> list[LanguageMode
     return opened
 
 
+def cheapest(names: Sequence[str], providers: Providers) -> str:
+    """`provider/model` of the cheapest model that the providers of these names offer.
+
+    Args:
+        names: `provider` or `provider/model`, at least one.
+        providers: What is known of them.
+    """
+    named = {name.partition("/")[0] for name in names}
+    offered = [
+        model
+        for model in providers.catalogue.models
+        if model.operation is Operation.GENERATE and model.provider in named
+    ]
+    return min(offered, key=lambda model: (model.input + model.output, model.name)).name
+
+
 def _open(model: Model, access: Access, gate: Gate) -> LanguageModel:
     """A provider's own library is imported only where it is used."""
     match model.provider:

@@ -59,6 +59,8 @@ class Passage:
     """Rank in the lexical list, from 1; 0 when not in it."""
     rerank_score: float | None = None
     """Cross-encoder probability; None when not reranked."""
+    beside: bool = False
+    """Not found itself: it stands beside a hit."""
     facet: "Facet | None" = None
     """Which part of the question it was searched for; None when for the whole of it."""
 

@@ -18,7 +18,7 @@ from meshkit.errors import MeshError
 from meshkit.ids import new_id
 from meshkit.logging import logger
 from meshkit.usage import Budget, Spend
-from services.generation import citations, confidence, follow_up, scoped_search
+from services.generation import citations, confidence, scoped_search, surrounding
 from services.generation.answer_cache import AnswerCache, Asked, Kept
 from services.generation.answers import (
     CacheStatus,
@@ -40,8 +40,10 @@ from services.generation.calls.finding import FindingCalls, QueryVector
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.candidates import flat
 from services.generation.confidence import Checked, Confidence
+from services.generation.failover import LanguageModels
 from services.generation.generator import Generator
 from services.generation.passages import Chunk
+from services.generation.rewriting import TURNS, Rewriting
 from services.generation.stopwatch import FIRST_TOKEN, TOTAL, Stopwatch
 from services.generation.store import Store
 from services.generation.telling import Telling
@@ -57,6 +59,10 @@ class AnswerPolicy:
     """Time an answer has when its caller sets no deadline."""
     passages: int = 8
     """Passages an answer is made from."""
+    prompt_tokens: int = 0
+    """Most tokens of sources for a language model; 0 where none reads them."""
+    rewrite_seconds: float = 3.0
+    """Longest wait for a follow-up question to be completed."""
     release: str = "stream"
     """When text leaves the filter: `stream`, `sentence` or `whole`."""
     keeps_sentences: bool = True
@@ -100,6 +106,7 @@ class Answerer:
         generator: Generator,
         store: Store,
         budget: Budget,
+        rewriting: Rewriting | None = None,
         policy: AnswerPolicy = AnswerPolicy(),
     ) -> None:
         self._guardrail = guardrail
@@ -114,6 +121,7 @@ class Answerer:
             f"{generator.provider}/{generator.model}",
             similarity=policy.similarity,
         )
+        self._rewriting = rewriting or Rewriting(LanguageModels([], first_word_seconds=1), budget)
 
     async def answer(
         self, question: Question, caller: RequestContext
@@ -167,6 +175,8 @@ class Answerer:
         watch.inside("search", found.steps)
         work.usage += found.usage
         work.degraded += found.degraded
+        if self._policy.prompt_tokens:
+            found = await self._for_a_prompt(work, found)
         yield Sources(found.passages)
         try:
             async with aclosing(self._written(work, found)) as events:
@@ -176,6 +186,21 @@ class Answerer:
             log.warning("answer failed", reason=error.reason)
             yield Failed(error.reason, error.detail)
 
+    async def _for_a_prompt(self, work: _Work, found: Found) -> Found:
+        """What a language model is to read: hits with their neighbours, sized to the question."""
+        tokens = surrounding.room(work.searched, self._policy.prompt_tokens)
+        hits = surrounding.fitting(found.passages, tokens)
+        names = surrounding.wanted(hits)
+        chunks: dict[str, Chunk] = {}
+        if names:
+            with work.watch.stage("neighbours"):
+                try:
+                    chunks = await self._finding.chunks(names, seconds=work.watch.share(0.2, 1.0))
+                except MeshError as error:
+                    # The hits are whole passages; they only read better with what surrounds them.
+                    log.warning("sources without their neighbours", reason=error.reason)
+        return replace(found, passages=surrounding.surrounded(hits, names, chunks, tokens))
+
     async def _begin(
         self, question: Question, caller: RequestContext, watch: Stopwatch, spend: Spend
     ) -> _Work:
@@ -184,10 +209,17 @@ class Answerer:
             text = await self._guardrail.check(question.text, seconds=watch.share(0.3, 2.0))
         if text != question.text:
             question = replace(question, text=text)
-        before = ""
+        work = _Work(question, text, watch, caller, spend)
         if question.conversation_id:
-            before = await self._store.searched_before(caller, question.conversation_id)
-        return _Work(question, follow_up.search_text(text, before), watch, caller, spend)
+            before = await self._store.searched_before(caller, question.conversation_id, TURNS)
+            with watch.stage("rewrite"):
+                completed = await self._rewriting.complete(
+                    text, before, seconds=watch.share(0.2, self._policy.rewrite_seconds)
+                )
+            work.searched = completed.text
+            work.usage += completed.usage
+            work.degraded += completed.degraded
+        return work
 
     async def _embed(self, work: _Work) -> QueryVector | None:
         """The question's vector; None lets the search go by words only."""

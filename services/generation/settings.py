@@ -25,6 +25,15 @@ class GenerationSettings(ServiceSettings, service="generation"):
     release: str = Field("stream", pattern="^(stream|sentence|whole)$")
     """When text leaves the output filter: `stream`, `sentence` by sentence, or the `whole` answer
     after every check."""
+    helper: str = ""
+    """Language model for cheap work, `provider/model`: it completes follow-up questions with their
+    conversation. Empty takes the cheapest of the providers named above, `none` leaves it to
+    rules."""
+    prompt_tokens: int = Field(3000, ge=500, le=200_000)
+    """Most tokens of sources that a language model reads, passages and what stands around them; a
+    question that asks for one thing gets half."""
+    rewrite_seconds: float = Field(3.0, gt=0)
+    """Longest wait for a follow-up question to be completed; then rules do it."""
     answer_seconds: float = Field(30.0, gt=0)
     """Time an answer has when its caller sets no deadline."""
     passages: int = Field(8, ge=1, le=20)

@@ -66,16 +66,19 @@ class Store:
         self._retention = retention
         self._epochs: dict[str, int] = {}
 
-    async def searched_before(self, caller: RequestContext, conversation_id: str) -> str:
-        """What the last turn of the caller's conversation searched for; empty without one."""
+    async def searched_before(
+        self, caller: RequestContext, conversation_id: str, turns: int
+    ) -> list[str]:
+        """What the last turns of the caller's conversation searched for, the last one first."""
         async with self._database.project(caller.project_id) as connection:
-            found: str | None = await connection.fetchval(
+            rows = await connection.fetch(
                 "SELECT searched FROM generation.turn"
-                " WHERE conversation_id = $1 AND owner = $2 ORDER BY number DESC LIMIT 1",
+                " WHERE conversation_id = $1 AND owner = $2 ORDER BY number DESC LIMIT $3",
                 conversation_id,
                 owner_of(caller),
+                turns,
             )
-        return found or ""
+        return [row["searched"] for row in rows]
 
     async def cached(
         self, project_id: str, key: bytes, corpus_epoch: int

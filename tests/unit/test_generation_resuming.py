@@ -128,7 +128,7 @@ async def tell(
     generator = AbstractiveGenerator(
         LanguageModels(models, first_word_seconds=5),
         last_resort=Quoting() if quotes else None,
-        passages=8,
+        source_tokens=3000,
         goes_on=goes_on,
     )
     guardrail: Any = Unfiltered()

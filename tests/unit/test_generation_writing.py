@@ -384,7 +384,7 @@ async def answered(
     *models: Scripted, passages: list[Passage] | None = None, last_resort: Quoting | None = None
 ) -> tuple[str, Draft]:
     generator = AbstractiveGenerator(
-        LanguageModels(models, first_word_seconds=1), last_resort=last_resort, passages=8
+        LanguageModels(models, first_word_seconds=1), last_resort=last_resort, source_tokens=3000
     )
     text: list[str] = []
     draft: Draft | None = None
@@ -445,6 +445,6 @@ async def test_what_is_reserved_covers_the_dearest_model() -> None:
     cheap, dear = Scripted("gemini", "a"), Scripted("anthropic", "a")
     dear.estimate = lambda prompt, output_tokens, thinks=True: Spent(0, 0, 9_000, True)  # type: ignore[method-assign]
     generator = AbstractiveGenerator(
-        LanguageModels([cheap, dear], first_word_seconds=1), last_resort=None, passages=8
+        LanguageModels([cheap, dear], first_word_seconds=1), last_resort=None, source_tokens=3000
     )
     assert generator.estimate_micro_usd("q", 100) == 9_000
