@@ -14,11 +14,12 @@ from meshkit.logging import logger
 from meshkit.providers.errors import ProviderError
 from meshkit.usage import Spend
 from services.generation.abstention import not_found, says_not_found
-from services.generation.answers import Draft, Switched, Usage
+from services.generation.answers import Draft, Switched
 from services.generation.failover import LanguageModels, Serving
 from services.generation.generator import Generator
 from services.generation.language_model import Finished, Message, Prompt, Role
 from services.generation.markers import MarkerFilter
+from services.generation.models.accounting import usages
 from services.generation.passages import Passage
 from services.generation.prompt import INSTRUCTIONS, answer_prompt, continuing
 from services.generation.quotes import supporting_quotes
@@ -118,7 +119,7 @@ class AbstractiveGenerator:
                 if isinstance(piece, Draft):
                     yield replace(
                         piece,
-                        usage=(*_usage(spend), *piece.usage),
+                        usage=(*usages(STAGE, spend), *piece.usage),
                         degraded=("generation", *piece.degraded),
                     )
                 else:
@@ -162,7 +163,7 @@ class AbstractiveGenerator:
         yield Draft(
             quotes=() if abstained else supporting_quotes(answer, passages),
             abstained=abstained,
-            usage=_usage(spend),
+            usage=usages(STAGE, spend),
             provider=serving.provider,
             model=serving.model,
         )
@@ -196,19 +197,3 @@ class _Shown:
     def _add_whole(self, piece: str) -> str:
         self.text += piece
         return piece
-
-
-def _usage(spend: Spend) -> tuple[Usage, ...]:
-    """What every call took, also of models that failed before another one wrote."""
-    return tuple(
-        Usage(
-            STAGE,
-            used.provider,
-            used.model,
-            used.input_tokens,
-            used.output_tokens,
-            used.cost_micro_usd,
-            used.estimated,
-        )
-        for used in spend.used
-    )

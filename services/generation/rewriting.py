@@ -16,6 +16,7 @@ from meshkit.usage import Budget
 from services.generation import follow_up
 from services.generation.answers import Usage
 from services.generation.failover import LanguageModels
+from services.generation.models.accounting import usages
 from services.generation.prompt import rewriting_prompt
 
 log = logger(__name__)
@@ -85,18 +86,7 @@ class Rewriting:
             except ProviderError as error:
                 log.warning("follow-up completed by rules", kind=error.kind)
                 failed = True
-        usage = tuple(
-            Usage(
-                STAGE,
-                used.provider,
-                used.model,
-                used.input_tokens,
-                used.output_tokens,
-                used.cost_micro_usd,
-                used.estimated,
-            )
-            for used in settlement.used
-        )
+        usage = usages(STAGE, settlement)
         rewritten = " ".join("".join(pieces).split())
         if failed or not 0 < len(rewritten) <= LONGEST:
             return Completed(by_rules, usage, (STAGE,))

@@ -131,6 +131,28 @@ def test_what_is_spent_is_in_the_ledger_by_provider(simulated: Simulated) -> Non
     assert total == round(answer["cost_usd"] * 1_000_000)
 
 
+def test_a_follow_up_question_is_completed_by_the_cheapest_model(simulated: Simulated) -> None:
+    first = simulated.ask(conversation_id="talk")
+    assert [use["stage"] for use in first["usage"]["models"]].count("rewrite") == 0
+    answer = simulated.ask(conversation_id="talk", question="And after five years?")
+    assert "30 days" in answer["answer"]
+    [rewrite] = [use for use in answer["usage"]["models"] if use["stage"] == "rewrite"]
+    assert (rewrite["provider"], rewrite["model"]) == ("anthropic", "claude-haiku-5-5")
+    assert rewrite["cost_usd"] > 0
+    # What it cost is in the answer's cost and in the project's ledger.
+    spent = sum(use["cost_usd"] for use in answer["usage"]["models"])
+    assert answer["cost_usd"] == pytest.approx(spent)
+    wait_until(lambda: ("rewrite", "anthropic") in simulated.spent(), 30, "it is in the ledger")
+
+
+def test_a_follow_up_that_no_model_completes_is_completed_by_rules(simulated: Simulated) -> None:
+    simulated.ask(conversation_id="rules")
+    simulated.providers.fault("overloaded", provider="anthropic", operation="generate")
+    answer = simulated.ask(conversation_id="rules", question="And after five years?")
+    assert "30 days" in answer["answer"]
+    assert answer["degraded"] == ["rewrite"]
+
+
 def test_the_next_language_model_answers_when_the_first_does_not(simulated: Simulated) -> None:
     simulated.providers.fault("overloaded", provider="gemini", operation="generate")
     answer = simulated.ask()

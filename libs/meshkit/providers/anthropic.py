@@ -10,7 +10,6 @@ from meshkit.providers.errors import (
     AccountBlocked,
     InvalidRequest,
     KeyRejected,
-    MalformedResponse,
     ModelUnknown,
     Overloaded,
     ProviderError,
@@ -22,7 +21,7 @@ from meshkit.providers.errors import (
 )
 from meshkit.providers.retry_after import from_headers
 from meshkit.providers.settings import Access
-from meshkit.providers.transport import transport_error
+from meshkit.providers.transport import unusable, without_an_answer
 
 PROVIDER = "anthropic"
 
@@ -68,10 +67,10 @@ def classify(error: Exception, target: Target) -> ProviderError:
     if isinstance(error, anthropic.APIStatusError):
         return _from_status(error, target)
     if isinstance(error, anthropic.APIResponseValidationError | JSONDecodeError | ValueError):
-        return MalformedResponse(target, code=type(error).__name__)
+        return unusable(error, target)
     if isinstance(error, anthropic.APITimeoutError) and error.__cause__ is None:
         return TimedOut(target)
-    return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
+    return without_an_answer(error, target)
 
 
 def _from_status(error: anthropic.APIStatusError, target: Target) -> ProviderError:

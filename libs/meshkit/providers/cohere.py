@@ -27,7 +27,7 @@ from meshkit.providers.errors import (
 )
 from meshkit.providers.retry_after import from_headers
 from meshkit.providers.settings import Access
-from meshkit.providers.transport import transport_error
+from meshkit.providers.transport import unusable, without_an_answer
 
 PROVIDER = "cohere"
 
@@ -70,7 +70,7 @@ def classify(error: Exception, target: Target) -> ProviderError:
     if isinstance(error, ApiError) and error.status_code is not None:
         return _from_status(error.status_code, error, target)
     # The others come from parts that an answer lacks.
-    unusable = (
+    unreadable = (
         ApiError,
         ParsingError,
         SSEError,
@@ -79,9 +79,9 @@ def classify(error: Exception, target: Target) -> ProviderError:
         TypeError,
         AttributeError,
     )
-    if isinstance(error, unusable):
-        return MalformedResponse(target, code=type(error).__name__)
-    return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
+    if isinstance(error, unreadable):
+        return unusable(error, target)
+    return without_an_answer(error, target)
 
 
 def _from_status(status: int, error: ApiError, target: Target) -> ProviderError:

@@ -20,7 +20,6 @@ from meshkit.providers.errors import (
     AccountBlocked,
     InvalidRequest,
     KeyRejected,
-    MalformedResponse,
     ModelUnknown,
     Overloaded,
     ProviderError,
@@ -32,7 +31,7 @@ from meshkit.providers.errors import (
 )
 from meshkit.providers.retry_after import from_duration
 from meshkit.providers.settings import Access
-from meshkit.providers.transport import transport_error
+from meshkit.providers.transport import unusable, without_an_answer
 
 PROVIDER = "gemini"
 
@@ -105,8 +104,8 @@ def classify(error: Exception, target: Target) -> ProviderError:
     if isinstance(
         error, errors.UnknownApiResponseError | JSONDecodeError | ValidationError | ValueError
     ):
-        return MalformedResponse(target, code=type(error).__name__)
-    return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
+        return unusable(error, target)
+    return without_an_answer(error, target)
 
 
 def from_body(status: int, body: object, target: Target) -> ProviderError:

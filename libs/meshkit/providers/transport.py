@@ -11,8 +11,10 @@ import ssl
 from collections.abc import Iterator
 
 from meshkit.providers.errors import (
+    MalformedResponse,
     NetworkFailed,
     ProviderError,
+    ServerFailed,
     StreamTruncated,
     Target,
     TimedOut,
@@ -29,6 +31,16 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(link))
         yield link
         link = link.__cause__ or link.__context__
+
+
+def unusable(error: BaseException, target: Target) -> ProviderError:
+    """The error of an answer that an SDK could not read."""
+    return MalformedResponse(target, code=type(error).__name__)
+
+
+def without_an_answer(error: BaseException, target: Target) -> ProviderError:
+    """What an SDK's exception means that knows of no answer: the connection's error, or theirs."""
+    return transport_error(error, target) or ServerFailed(target, code=type(error).__name__)
 
 
 def transport_error(error: BaseException, target: Target) -> ProviderError | None:

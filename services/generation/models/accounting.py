@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from meshkit.providers.catalogue import Model, estimated_tokens
+from meshkit.usage import Spend
+from services.generation.answers import Usage
 from services.generation.language_model import Prompt, Spent
+
+
+def usages(stage: str, spend: Spend) -> tuple[Usage, ...]:
+    """What every call took, also of models that failed before another one wrote."""
+    return tuple(
+        Usage(
+            stage,
+            used.provider,
+            used.model,
+            used.input_tokens,
+            used.output_tokens,
+            used.cost_micro_usd,
+            used.estimated,
+        )
+        for used in spend.used
+    )
 
 
 def estimate(model: Model, prompt: Prompt, output_tokens: int) -> Spent:
