@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from meshkit import deadline
 from meshkit.errors import Precondition, Unavailable
 from meshkit.providers import catalogue
 from meshkit.providers.catalogue import Operation
-from meshkit.providers.errors import ProviderError
+from meshkit.providers.errors import ProviderError, TimedOut
 from meshkit.usage import Spend
 from services.embedding import api
 from services.embedding.embedder import Task
@@ -156,6 +157,19 @@ async def test_a_temperature_is_sent_only_to_models_that_take_one(
     async with adapter("generate", simulator.access(provider)) as model:
         stream = model.stream(PROMPT, max_tokens=100, seconds=5, patience=5, temperature=0.2)
         assert [step async for step in stream]
+
+
+@pytest.mark.parametrize("provider", MODELS)
+async def test_a_text_that_falls_silent_is_given_up(
+    simulator: RunningSimulator, provider: str
+) -> None:
+    simulator.fault("hang", operation="generate", after=3)
+    pieces: list[Any] = []
+    async with adapter("generate", simulator.access(provider)) as model:
+        with pytest.raises(TimedOut):
+            async for step in model.stream(PROMPT, max_tokens=200, seconds=60, patience=2):
+                pieces.append(step)  # noqa: PERF401 - what came before an error counts
+    assert len(pieces) == 3
 
 
 @pytest.mark.parametrize("provider", ["gemini", "cohere", "anthropic"])

@@ -196,11 +196,11 @@ class Scripted:
         self.prompts.append(prompt)
         again = self.calls > 1 and self.then
         try:
-            for place, step in enumerate(self.then if again else self.steps):
+            for step in self.then if again else self.steps:
                 if isinstance(step, ProviderError):
                     raise step
                 if isinstance(step, float):
-                    if place == 0 and step > patience:
+                    if step > patience:
                         await asyncio.sleep(patience)
                         raise TimedOut(self.target())
                     await asyncio.sleep(step)
@@ -329,6 +329,16 @@ async def test_in_the_middle_of_a_text_the_next_model_reads_what_the_caller_give
     # A text that had begun is not asked for again.
     assert models[0].calls == 1
     assert [used.provider for used in spend.used] == ["gemini", "anthropic"]
+
+
+async def test_a_model_that_falls_silent_in_the_middle_is_left() -> None:
+    silent = Scripted("gemini", "Half", 30.0, "never")
+    models = [silent, Scripted("anthropic", " more")]
+    found, _, error = await run(models, first=0.02, go_on=lambda: PROMPT)
+    assert error is None
+    assert Switched("gemini", "anthropic", "PROVIDER_TIMED_OUT") in found
+    assert " more" in found
+    assert silent.closed == 1
 
 
 async def test_the_last_model_that_breaks_off_ends_the_text() -> None:

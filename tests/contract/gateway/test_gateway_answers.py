@@ -144,6 +144,18 @@ async def test_a_search_returns_hits_with_their_signals(gateway: Any) -> None:
     assert dict(sent.filter.labels) == {"year": "2024"}
 
 
+def _use(stage: str, read: int, written: int) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "provider": "",
+        "model": "",
+        "input_tokens": read,
+        "output_tokens": written,
+        "cost_usd": 0.0,
+        "estimated": False,
+    }
+
+
 async def test_an_answer_comes_whole(gateway: Any) -> None:
     gateway.services.streams["Answer"] = answering(*EVENTS)
     async with gateway.client(await gateway.key("read")) as client:
@@ -169,7 +181,11 @@ async def test_an_answer_comes_whole(gateway: Any) -> None:
         "confidence": "grounded",
         "model": "extractive",
         "provider": "local",
-        "usage": {"input_tokens": 105, "output_tokens": 7},
+        "usage": {
+            "input_tokens": 105,
+            "output_tokens": 7,
+            "models": [_use("embed", 5, 0), _use("generate", 100, 7)],
+        },
         "cost_usd": 0.0015,
         "cache": "none",
         "degraded": ["rerank"],
