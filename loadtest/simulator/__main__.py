@@ -39,6 +39,8 @@ def main() -> None:
         lifespan="off",
         log_level="warning",
         access_log=False,
+        # By default a connection is closed after 5 s, perhaps under a request that is on its way.
+        timeout_keep_alive=300,
         timeout_graceful_shutdown=1,
     )
     asyncio.run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))

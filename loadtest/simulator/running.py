@@ -16,7 +16,7 @@ from meshkit.providers.settings import Access
 from meshkit.supervisor import ports
 
 PROVIDERS = ("gemini", "cohere", "anthropic")
-READY_WITHIN_S = 20.0
+READY_WITHIN_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
