@@ -135,8 +135,8 @@ def test_a_follow_up_question_is_completed_by_the_cheapest_model(simulated: Simu
     first = simulated.ask(conversation_id="talk")
     assert [use["stage"] for use in first["usage"]["models"]].count("rewrite") == 0
     answer = simulated.ask(conversation_id="talk", question="And after five years?")
-    # Found and answered: the simulator quotes line by line.
-    assert "After five years" in answer["answer"]
+    # The question itself says nothing of vacation.
+    assert "vacation" in answer["answer"]
     [rewrite] = [use for use in answer["usage"]["models"] if use["stage"] == "rewrite"]
     assert (rewrite["provider"], rewrite["model"]) == ("anthropic", "claude-haiku-5-5")
     assert rewrite["cost_usd"] > 0
@@ -150,8 +150,8 @@ def test_a_follow_up_that_no_model_completes_is_completed_by_rules(simulated: Si
     simulated.ask(conversation_id="rules")
     simulated.providers.fault("overloaded", provider="anthropic", operation="generate")
     answer = simulated.ask(conversation_id="rules", question="And after five years?")
-    # Found and answered: the simulator quotes line by line.
-    assert "After five years" in answer["answer"]
+    # The question itself says nothing of vacation.
+    assert "vacation" in answer["answer"]
     assert answer["degraded"] == ["rewrite"]
 
 
@@ -167,7 +167,8 @@ def test_when_no_language_model_answers_the_sources_are_quoted(simulated: Simula
     simulated.providers.fault("key_leaked", operation="generate")
     answer = simulated.ask()
     assert answer["provider"] == "local"
-    assert answer["degraded"] == ["generation"]
+    # The thresholds of the local answerer are not measured for this reranker's scores.
+    assert answer["degraded"] == ["generation", "calibration"]
     assert "26 days" in answer["answer"]
 
 
@@ -211,7 +212,7 @@ def test_when_every_stream_breaks_the_sources_are_quoted(simulated: Simulated) -
     text, switched, done = told(simulated.stream())
     assert text == done["answer"]
     assert "26 days" in text
-    assert (done["provider"], done["degraded"]) == ("local", ["generation"])
+    assert (done["provider"], done["degraded"]) == ("local", ["generation", "calibration"])
     assert [event["to_provider"] for event in switched] == ["anthropic", "cohere", "local"]
 
 
