@@ -13,11 +13,14 @@ from citemesh.ingestion import v1 as ingestion_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from gateway import problem, sse
 from gateway.admission import BULK
-from gateway.endpoint import GuardedRoute, requires
+from gateway.endpoint import GuardedRoute, caller_of, requires
+from gateway.following import Following
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
+from gateway.problem import request_id_of
 from gateway.routes import idempotency
 from gateway.upload import RefusedUpload, upload
+from meshkit.context import acting_as
 from meshkit.errors import InvalidInput, MeshError
 
 router = APIRouter(
@@ -301,14 +304,18 @@ async def reprocess_document(request: Request, document_id: str) -> Response:
 @requires("read", seconds="watch_seconds", kind=None)
 async def watch_document(request: Request, document_id: str) -> Response:
     """Server-sent events, one at once and one at every change."""
-    mesh = mesh_of(request)
-    call = mesh.ingestion.WatchDocument(
-        ingestion_v1.WatchDocumentRequest(document_id=document_id),
-        timeout=mesh.settings.watch_seconds,
-    )
+    mesh, caller, request_id = mesh_of(request), caller_of(request), request_id_of(request)
+
+    def watch(seconds: float) -> Any:
+        # Signed now: a stream that is renewed may begin after its first context has ended.
+        with acting_as(mesh.contexts.of(caller, request_id)):
+            return mesh.ingestion.WatchDocument(
+                ingestion_v1.WatchDocumentRequest(document_id=document_id), timeout=seconds
+            )
+
     return sse.EventStream(
         await sse.events(
-            call,
+            Following(watch, mesh.settings.watch_seconds),
             lambda message: sse.event("state", document_json(message.document)),
             request=request,
             keep_alive_seconds=mesh.settings.keep_alive_seconds,

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+SETTLED = ("ready", "failed", "quarantined")
 _PAGE = 200
 
 
@@ -41,7 +42,7 @@ class Outcome:
     @property
     def settled(self) -> bool:
         """Whether anything more will happen to it by itself."""
-        return self.state in ("ready", "failed", "quarantined", "refused")
+        return self.state in (*SETTLED, "refused")
 
 
 def observe(client: httpx.Client, name: str, content: bytes, within: float) -> Outcome:
@@ -61,6 +62,8 @@ def observe(client: httpx.Client, name: str, content: bytes, within: float) -> O
             if progressed is None and found["progress"]["total"]:
                 progressed = monotonic() - acknowledged
     except httpx.ReadTimeout:
+        pass
+    if found["state"] not in SETTLED:
         found = client.get(f"/v1/documents/{body['id']}").raise_for_status().json()
     error = found.get("error") or {}
     ready = found["state"] == "ready"
@@ -83,6 +86,8 @@ def _states(client: httpx.Client, document: str, within: float) -> Iterator[dict
     with client.stream("GET", f"/v1/documents/{document}/events", timeout=within) as events:
         events.raise_for_status()
         for line in events.iter_lines():
+            if line == "event: error":
+                return
             if line.startswith("data:"):
                 yield json.loads(line[5:])
             if monotonic() > until:

@@ -372,6 +372,26 @@ async def test_a_document_is_followed_to_its_end(gateway: Any) -> None:
     ]
 
 
+async def test_a_document_is_followed_on_when_the_stream_behind_breaks_off(gateway: Any) -> None:
+    queued, ready = ingestion_v1.DOCUMENT_STATE_QUEUED, ingestion_v1.DOCUMENT_STATE_READY
+    streams = [[queued, None], [queued, None], [ready]]
+
+    async def breaking(_: Any) -> AsyncIterator[Any]:
+        for state in streams.pop(0):
+            if state is None:
+                raise Unavailable("SERVICE_DRAINING", "This instance stops; watch again.")
+            yield ingestion_v1.WatchDocumentResponse(document=document(state))
+
+    gateway.services.streams["WatchDocument"] = breaking
+    async with gateway.client(await gateway.key("read")) as client:
+        whole = parse((await client.get("/v1/documents/doc_1/events")).text)
+        streams += [[queued, None], [None]]
+        broken = parse((await client.get("/v1/documents/doc_1/events")).text)
+    assert [data["state"] for _, data in whole] == ["queued", "queued", "ready"]
+    assert [name for name, _ in broken] == ["state", "error"]
+    assert broken[1][1]["reason"] == "SERVICE_DRAINING"
+
+
 async def test_following_a_document_that_is_not_there_is_404(gateway: Any) -> None:
     async def missing(_: Any) -> AsyncIterator[Any]:
         raise NotFound("DOCUMENT_NOT_FOUND", "There is no such document.")
