@@ -13,6 +13,7 @@ from meshkit.errors import (
     LimitExceeded,
     MeshError,
     Unavailable,
+    Unprocessable,
 )
 from meshkit.logging import logger
 from services.retrieval.upstream import ModelUsage
@@ -22,8 +23,9 @@ log = logger(__name__)
 TOTAL: Final = "total"
 """The whole search, among the stages."""
 
-SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled)
-"""What a search does without; other errors are the caller's to know."""
+SURVIVABLE = (Unavailable, DeadlineExceeded, LimitExceeded, Internal, Cancelled, Unprocessable)
+"""What a search does without, also a provider that declines the content; other errors are the
+caller's to know."""
 
 
 class Run:
