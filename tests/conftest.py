@@ -23,6 +23,8 @@ from meshkit.supervisor.postgres.cluster import SUPERUSER
 SHARED = ("tests/mesh", "tests/contract/test_lexical", "tests/contract/gateway")
 
 
+# Before xdist looks: it writes the groups into the names of the tests.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deals whole files to the workers of pytest-xdist: their fixtures are theirs alone."""
     if not config.pluginmanager.hasplugin("xdist"):
