@@ -167,22 +167,28 @@ class Callers:
 
     async def _upload(self, name: str, content: bytes, word: str = "") -> None:
         before = Counter(self.client.troubles)
-        reply = await self.client.call(
-            "POST", "/v1/documents", key=new_id("up"), files={"file": (name, content)}
-        )
-        for trouble, count in (self.client.troubles - before).items():
-            _, _, what = trouble.partition(" ")
-            status, _, reason = what.partition(" ")
-            if status.isdigit():
-                self._refused("upload", int(status), reason, count)
-            else:
-                self.seen.broken["upload"] += count
+        try:
+            reply = await self.client.call(
+                "POST", "/v1/documents", key=new_id("up"), files={"file": (name, content)}
+            )
+        finally:
+            # Also when the case ends while it waits to try again.
+            self._troubles_of_an_upload(self.client.troubles - before)
         if reply.status_code != 202:
             self.seen.wrong.append(f"upload: {reply.status_code} {reply.text[:200]}")
             return
         self.seen.good["upload"] += 1
         if word:
             self.seen.uploaded.append((reply.json()["id"], word))
+
+    def _troubles_of_an_upload(self, troubles: Counter[str]) -> None:
+        for trouble, count in troubles.items():
+            _, _, what = trouble.partition(" ")
+            status, _, reason = what.partition(" ")
+            if status.isdigit():
+                self._refused("upload", int(status), reason, count)
+            else:
+                self.seen.broken["upload"] += count
 
     async def _can_upload(self) -> bool:
         content = f"The parcel {new_id('w')} was weighed.\n".encode()
