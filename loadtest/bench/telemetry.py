@@ -34,7 +34,6 @@ from meshkit.supervisor.ports import pick
 
 LIMIT = 0.05
 """Most throughput that telemetry may cost."""
-CLIENTS = 8
 SCRAPE_SECONDS = 15.0
 SAMPLES = corpus.SAMPLES
 
@@ -58,6 +57,8 @@ class Kind:
 
     name: str
     ask: Callable[[RawClient, str], None]
+    clients: int
+    """Each waits for its answer; few enough that admission turns nobody away."""
 
 
 def search(client: RawClient, question: str) -> None:
@@ -70,7 +71,7 @@ def answer(client: RawClient, question: str) -> None:
     client.post("/v1/answers", {"question": question, "bypass_cache": True})
 
 
-KINDS = (Kind("search", search), Kind("answer", answer))
+KINDS = (Kind("search", search, 8), Kind("answer", answer, 2))
 
 
 @contextmanager
@@ -134,8 +135,8 @@ def window(mesh: RunningMesh, kind: Kind, texts: Sequence[str], seconds: float, 
         return done
 
     started = time.monotonic()
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        total = sum(pool.map(ask, range(CLIENTS)))
+    with ThreadPoolExecutor(kind.clients) as pool:
+        total = sum(pool.map(ask, range(kind.clients)))
     return total / (time.monotonic() - started)
 
 
