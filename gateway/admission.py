@@ -16,13 +16,13 @@ ANSWER_COST = 8.0
 UPLOADS_AT_ONCE = 64
 FIRST_ANSWERS = 8
 """Answers at once that the gateway begins with."""
-LEAST_ANSWERS = 4
+LEAST_ANSWERS = 5
 """What it never falls below: what is late without any load, such as a search that waits for a
 dead cross-encoder, must not leave a mesh that does nothing."""
 
 REQUEST = Kind("request")
 SEARCH = Kind("search", target_seconds=0.4)
-ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.7)
+ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.9)
 """The target is for the first event, the sources."""
 BULK = Kind("bulk", cost=0.0, share=BULK_SHARE, at_once=UPLOADS_AT_ONCE)
 

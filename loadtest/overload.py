@@ -176,6 +176,8 @@ class Run:
 
     def climb(self) -> list[Step]:
         """Steeper and steeper until the mesh falls behind."""
+        # The first questions of a mesh pay for connections, plans and pages of weights.
+        self.offer("warm-up", FIRST_RATE / 2, self._climb_seconds)
         steps: list[Step] = []
         rate = FIRST_RATE
         while not steps or steps[-1].answers_per_s + steps[-1].others_per_s >= (
