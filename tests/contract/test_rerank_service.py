@@ -76,9 +76,8 @@ async def test_only_the_best_n_are_returned(stub: Stub) -> None:
 
 
 async def test_near_its_deadline_it_returns_what_it_has_read(stub: Stub) -> None:
-    started = time.monotonic()
+    # A response at all is one within the deadline.
     response = await stub.Rerank(request(*[FILLER] * 200, whole_passages=True), timeout=1.0)
-    assert time.monotonic() - started < 1.0
     assert not response.complete
     assert 0 < len(response.results) < 200
     read = {each.index for each in response.results}
