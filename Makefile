@@ -32,13 +32,16 @@ export PYTHONNOUSERSITE := 1
 fingerprint := $(shell { cat pyproject.toml hatch_build.py; echo "$(CURDIR) $(EXTRAS)"; } | cksum | tr ' ' '-')
 INSTALLED := $(VENV)/.installed-$(fingerprint)
 STUBS := $(VENV)/.stubs
+# Helm as a library; nothing of the project, which is why it is an environment of its own.
+K8S_VENV ?= .venv-k8s
+K8S_INSTALLED := $(K8S_VENV)/.installed-$(shell cksum < k8s/requirements.txt | tr ' ' '-')
 CONTRACTS := $(shell find protos -name '*.proto') protos/compile.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test up check format protos release-protos docs bench chaos chaos-ingest messy live clean bench-scale load overload faults bench-providers
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED) $(STUBS) ## start everything, load the samples, ask one question, keep the console running
 	@exec $(VENV)/bin/python -m tools.demo --port $(PORT)
@@ -113,13 +116,20 @@ traces: $(INSTALLED) $(STUBS) ## Phoenix in an environment of its own, and a mes
 bench-telemetry: $(INSTALLED) $(STUBS) ## throughput with telemetry (10 % of the traces) against none; SHORT=1 for a look
 	$(VENV)/bin/python -m loadtest.bench.telemetry $(if $(SHORT),--short)
 
+.PHONY: k8s
+k8s: $(K8S_INSTALLED) ## render the chart into k8s/manifests, after its derived files
+	$(K8S_VENV)/bin/python -m tools.k8s.render
+
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf $(VENV) libs/citemesh/*/
+	rm -rf $(VENV) $(K8S_VENV) libs/citemesh/*/
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED):
 	@PYTHON="$(PYTHON)" sh tools/environment.sh $(VENV) $@ $(EXTRAS)
+
+$(K8S_INSTALLED): k8s/requirements.txt
+	@PYTHON="$(PYTHON)" sh tools/environment.sh $(K8S_VENV) $@ $<
 
 # The install has compiled the contracts already when it is the newer one; the rule
 # costs two seconds then and keeps one truth about what is current.

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Makes the virtual environment that every make target runs in.
 #
-#     sh tools/environment.sh DIRECTORY STAMP [EXTRAS]
+#     sh tools/environment.sh DIRECTORY STAMP [EXTRAS | REQUIREMENTS.txt]
+#
+# Holds the project with its extras, or what a file of requirements lists and no project.
 #
 # Takes the first Python from 3.11 on (or $PYTHON), with whatever it has for making an
 # environment: ensurepip, or a pip outside of it. A bare Debian has neither; root gets
@@ -77,6 +79,15 @@ create() {
 if ! new_enough "$directory/bin/python" || ! "$directory/bin/python" -m pip --version >/dev/null 2>&1
 then
     create
+fi
+
+if [ "${extras%.txt}" != "$extras" ]; then
+    say "citemesh: installing $extras into $directory"
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+        --requirement "$extras" || fail "the packages could not be installed; pip says why above."
+    rm -f "$directory"/.installed-*
+    : >"$stamp"
+    exit
 fi
 
 install_tesseract

@@ -1,0 +1,159 @@
+{{/* The pod of a component. */}}
+{{- define "citemesh.pod" -}}
+{{- $root := .root -}}
+{{- $values := $root.Values -}}
+{{- $component := .component -}}
+{{- $own := .own -}}
+{{- $fullname := include "citemesh.fullname" $root -}}
+{{- $name := include "citemesh.kebab" $component.name -}}
+{{- $isGateway := eq $component.name "gateway" -}}
+{{- $pause := ternary 10 0 $isGateway -}}
+{{- $volume := include "citemesh.volume" . -}}
+serviceAccountName: {{ $fullname }}-{{ $name }}
+automountServiceAccountToken: false
+# Kubernetes would set CITEMESH_..._PORT for each Service, which no setting is named after.
+enableServiceLinks: false
+# After preStop ({{ $pause }} s) calls in flight have drainSeconds to end.
+terminationGracePeriodSeconds: {{ add $pause $own.drainSeconds 10 }}
+{{- with $values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- with $own.priorityClassName | default $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext:
+  {{- toYaml $values.podSecurityContext | nindent 2 }}
+{{- with $own.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "citemesh.selector" $root | nindent 8 }}
+        app.kubernetes.io/component: {{ $name }}
+    matchLabelKeys: [pod-template-hash]
+{{- end }}
+containers:
+  - name: {{ $name }}
+    image: {{ $own.image | default (include "citemesh.image" (dict "root" $root "service" $component.service)) }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    securityContext:
+      {{- toYaml $values.securityContext | nindent 6 }}
+    envFrom:
+      - configMapRef: {name: {{ $fullname }}-{{ $name }}}
+    env:
+      - name: POD_NAME
+        valueFrom: {fieldRef: {fieldPath: metadata.name}}
+      - name: POD_NAMESPACE
+        valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+      - name: OTEL_RESOURCE_ATTRIBUTES
+        value: k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)
+      {{- include "citemesh.secrets" . | nindent 6 }}
+      {{- with concat $values.extraEnv (default list $own.extraEnv) }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    ports:
+      {{- if $isGateway }}
+      - {name: http, containerPort: {{ $values.ports.http }}}
+      {{- else }}
+      - {name: grpc, containerPort: {{ $values.ports.grpc }}}
+      {{- end }}
+      {{- if $values.telemetry.metrics.enabled }}
+      - {name: metrics, containerPort: {{ $values.ports.metrics }}}
+      {{- end }}
+    # Waits for its schema NOT_SERVING: ten minutes for migrations and models to be there.
+    startupProbe:
+      {{- include "citemesh.alive" . | nindent 6 }}
+      periodSeconds: 3
+      timeoutSeconds: 3
+      failureThreshold: 200
+    readinessProbe:
+      {{- include "citemesh.ready" . | nindent 6 }}
+      periodSeconds: 5
+      timeoutSeconds: 3
+      failureThreshold: 2
+    livenessProbe:
+      {{- include "citemesh.alive" . | nindent 6 }}
+      periodSeconds: 10
+      timeoutSeconds: 5
+      failureThreshold: 6
+    {{- if $pause }}
+    # Proxies learn first that this pod goes; it listens until they have.
+    lifecycle:
+      preStop: {sleep: {seconds: {{ $pause }}}}
+    {{- end }}
+    resources:
+      {{- toYaml $own.resources | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      - {name: cache, mountPath: /var/cache/citemesh}
+      - {name: keyring, mountPath: /etc/citemesh/keyring, readOnly: true}
+      {{- if $component.signs }}
+      - {name: signing, mountPath: /etc/citemesh/signing, readOnly: true}
+      {{- end }}
+      {{- if $values.caBundle.configMap }}
+      - {name: ca, mountPath: /etc/citemesh/ca, readOnly: true}
+      {{- end }}
+      {{- if $volume }}
+      - {name: data, mountPath: /var/lib/citemesh}
+      {{- end }}
+volumes:
+  - name: tmp
+    emptyDir: {}
+  - name: cache
+    emptyDir: {}
+  - name: keyring
+    secret: {secretName: {{ $values.identity.keyringSecret }}}
+  {{- if $component.signs }}
+  - name: signing
+    secret:
+      secretName: {{ get $values.identity.signingSecrets $component.service }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $values.caBundle }}
+  {{- if .configMap }}
+  - name: ca
+    configMap:
+      name: {{ .configMap }}
+      items: [{key: {{ .key }}, path: ca.crt}]
+  {{- end }}
+  {{- end }}
+  {{- if $volume }}
+  - name: data
+    persistentVolumeClaim: {claimName: {{ $fullname }}-{{ $volume }}}
+  {{- end }}
+{{- end -}}
+
+{{/* Whether the process answers. */}}
+{{- define "citemesh.alive" -}}
+{{- if eq .component.name "gateway" -}}
+httpGet: {path: /healthz, port: http}
+{{- else -}}
+grpc: {port: {{ .root.Values.ports.grpc }}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether it takes calls. */}}
+{{- define "citemesh.ready" -}}
+{{- if eq .component.name "gateway" -}}
+httpGet: {path: /readyz, port: http}
+{{- else -}}
+grpc: {port: {{ .root.Values.ports.grpc }}, service: {{ .component.grpcService }}}
+{{- end -}}
+{{- end -}}

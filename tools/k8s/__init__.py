@@ -1,0 +1,1 @@
+"""What makes and holds together the Kubernetes part: `make k8s`, `make k8s-check`."""
