@@ -15,29 +15,7 @@ automountServiceAccountToken: false
 enableServiceLinks: false
 # After preStop ({{ $pause }} s) calls in flight have drainSeconds to end.
 terminationGracePeriodSeconds: {{ add $pause $own.drainSeconds 10 }}
-{{- with $values.image.pullSecrets }}
-imagePullSecrets:
-{{- range . }}
-  - name: {{ . }}
-{{- end }}
-{{- end }}
-{{- with $own.priorityClassName | default $values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-securityContext:
-  {{- toYaml $values.podSecurityContext | nindent 2 }}
-{{- with $own.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $own.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $own.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{ include "citemesh.placement" (dict "root" $root "own" $own) }}
 topologySpreadConstraints:
 {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
@@ -102,22 +80,18 @@ containers:
       {{- toYaml $own.resources | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
-      - {name: cache, mountPath: /var/cache/citemesh}
       - {name: keyring, mountPath: /etc/citemesh/keyring, readOnly: true}
       {{- if $component.signs }}
       - {name: signing, mountPath: /etc/citemesh/signing, readOnly: true}
       {{- end }}
-      {{- if $values.caBundle.configMap }}
-      - {name: ca, mountPath: /etc/citemesh/ca, readOnly: true}
-      {{- end }}
+      {{- include "citemesh.ca.mount" $root | nindent 6 }}
       {{- if $volume }}
       - {name: data, mountPath: /var/lib/citemesh}
       {{- end }}
 volumes:
+  # The home folder of the image, too: caches and temporary copies of files.
   - name: tmp
-    emptyDir: {}
-  - name: cache
-    emptyDir: {}
+    emptyDir: {sizeLimit: {{ $own.temporaryStorage }}}
   - name: keyring
     secret: {secretName: {{ $values.identity.keyringSecret }}}
   {{- if $component.signs }}
@@ -126,14 +100,7 @@ volumes:
       secretName: {{ get $values.identity.signingSecrets $component.service }}
       defaultMode: 0440
   {{- end }}
-  {{- with $values.caBundle }}
-  {{- if .configMap }}
-  - name: ca
-    configMap:
-      name: {{ .configMap }}
-      items: [{key: {{ .key }}, path: ca.crt}]
-  {{- end }}
-  {{- end }}
+  {{- include "citemesh.ca.volume" $root | nindent 2 }}
   {{- if $volume }}
   - name: data
     persistentVolumeClaim: {claimName: {{ $fullname }}-{{ $volume }}}
@@ -155,5 +122,45 @@ grpc: {port: {{ .root.Values.ports.grpc }}}
 httpGet: {path: /readyz, port: http}
 {{- else -}}
 grpc: {port: {{ .root.Values.ports.grpc }}, service: {{ .component.grpcService }}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where a pod runs, as whom, and who pulls its image. */}}
+{{- define "citemesh.placement" -}}
+{{- $values := .root.Values -}}
+securityContext:
+  {{- toYaml $values.podSecurityContext | nindent 2 }}
+{{- with $values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- with .own.priorityClassName | default $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with get $.own $field }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Certificates of authorities of the site. */}}
+{{- define "citemesh.ca.mount" -}}
+{{- if .Values.caBundle.configMap -}}
+- {name: ca, mountPath: /etc/citemesh/ca, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "citemesh.ca.volume" -}}
+{{- with .Values.caBundle -}}
+{{- if .configMap -}}
+- name: ca
+  configMap:
+    name: {{ .configMap }}
+    items: [{key: {{ .key }}, path: ca.crt}]
+{{- end -}}
 {{- end -}}
 {{- end -}}
