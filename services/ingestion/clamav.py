@@ -7,9 +7,9 @@ line comes back (clamd(8)). What the daemon did not look at wholly is never call
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Scanner:
         try:
             async with asyncio.timeout(self.seconds):
                 reply = await self._ask(path)
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
+        except (OSError, EOFError, TimeoutError) as error:
             raise _unavailable(type(error).__name__) from error
         found = reply.removeprefix("stream: ")
         if found == "OK":
@@ -105,43 +105,54 @@ class Scanner:
         )
 
     async def _ask(self, path: Path) -> str:
-        async with _connected(self.address) as (reader, writer):
-            # Read while it is sent: clamd answers early when it will not take more, and
-            # what it said is lost once a write has failed.
-            reply = asyncio.create_task(reader.readuntil(b"\0"))
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            line = await asyncio.to_thread(_connect, self.address)
+        # A bare socket: asyncio's streams throw away what was received once a write has
+        # failed, and clamd answers before it closes the line of a file it will not take.
+        with line:
+            reply = asyncio.create_task(_receive(line))
             try:
                 with suppress(ConnectionError):
-                    await _send(path, writer)
-                return (await reply)[:-1].decode("utf-8", "replace")
+                    await _send(path, line)
+                return await reply
             finally:
                 reply.cancel()
                 await asyncio.gather(reply, return_exceptions=True)
 
 
-async def _send(path: Path, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"zINSTREAM\0")
+async def _send(path: Path, line: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(line, b"zINSTREAM\0")
     with await asyncio.to_thread(path.open, "rb") as file:
         while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-            writer.write(struct.pack("!I", len(piece)) + piece)
-            await writer.drain()
-    writer.write(struct.pack("!I", 0))
-    await writer.drain()
+            await loop.sock_sendall(line, struct.pack("!I", len(piece)) + piece)
+    await loop.sock_sendall(line, struct.pack("!I", 0))
 
 
-@asynccontextmanager
-async def _connected(
-    address: Address,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(_CONNECT_SECONDS):
-        if address.path:
-            streams = await asyncio.open_unix_connection(address.path, limit=_REPLY_BYTES)
-        else:
-            streams = await asyncio.open_connection(address.host, address.port, limit=_REPLY_BYTES)
-    try:
-        yield streams
-    finally:
-        # Not waited for: a daemon that hangs must not hold its caller.
-        streams[1].transport.abort()
+async def _receive(line: socket.socket) -> str:
+    """The one reply, without the zero that ends it."""
+    received = b""
+    while not received.endswith(b"\0"):
+        piece = await asyncio.get_running_loop().sock_recv(line, _REPLY_BYTES)
+        received += piece
+        if not piece or len(received) > _REPLY_BYTES:
+            raise EOFError("the reply does not end")
+    return received[:-1].decode("utf-8", "replace")
+
+
+def _connect(address: Address) -> socket.socket:
+    if not address.path:
+        line = socket.create_connection((address.host, address.port), _CONNECT_SECONDS)
+    else:
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.settimeout(_CONNECT_SECONDS)
+            line.connect(address.path)
+        except OSError:
+            line.close()
+            raise
+    line.setblocking(False)
+    return line
 
 
 def _unavailable(why: str) -> Unavailable:

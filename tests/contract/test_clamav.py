@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import socket
+import threading
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,6 +70,28 @@ async def test_what_cannot_be_scanned_wholly_is_refused_or_passed_with_a_warning
     assert refused.value.reason == "FILE_NOT_SCANNED"
     warning = await asking(at(scanner), most=most, passing=True).check(tmp_path / "file")
     assert why in warning
+
+
+async def test_what_was_said_before_the_line_broke_is_heard(tmp_path: Path) -> None:
+    """clamd refuses in the middle of a file and closes; the next write fails."""
+    path = tmp_path / "socket"
+
+    def serve(listener: socket.socket) -> None:
+        line, _ = listener.accept()
+        with line:
+            line.recv(10)
+            line.sendall(b"INSTREAM size limit exceeded. ERROR\0")
+
+    (tmp_path / "file").write_bytes(b"x" * 5_000_000)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        scan = asking(Address("", 0, str(path)), passing=True, most=1 << 30)
+        warning = await scan.check(tmp_path / "file")
+        thread.join()
+    assert "larger than clamd's StreamMaxLength" in warning
 
 
 @asynccontextmanager
