@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from loadtest.simulator.running import RunningSimulator
 from meshkit.components import RUNTIME_ROLES
@@ -23,20 +25,26 @@ from meshkit.supervisor.postgres.cluster import SUPERUSER
 SHARED = ("tests/mesh", "tests/contract/test_lexical", "tests/contract/gateway")
 
 
-# Before xdist looks: it writes the groups into the names of the tests.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deals whole files to the workers of pytest-xdist: their fixtures are theirs alone."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+def together(nodeid: str) -> str:
+    """Name of the tests that share a worker with this one: its file, or one of `SHARED`."""
+    file = nodeid.partition("::")[0]
+    return next((shared for shared in SHARED if file.startswith(shared)), file)
 
-    def group(item: pytest.Item) -> str:
-        file = item.path.relative_to(config.rootpath).as_posix()
-        return next((shared for shared in SHARED if file.startswith(shared)), file)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: (*SHARED, group(item)).index(group(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Deals whole files to the workers of pytest-xdist: their fixtures are theirs alone.
+
+    Not its marks of groups: xdist 3.8 writes them into `_nodeid`, which pytest 9.2 does not read,
+    and deals single tests without a word.
+    """
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = together  # type: ignore[method-assign]
+    return scheduling
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (*SHARED, together(item.nodeid)).index(together(item.nodeid)))
 
 
 ALONE = "citemesh_alone"
