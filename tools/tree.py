@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,14 +101,25 @@ def problems(path: Path, text: str) -> Iterator[str]:
             yield f"{path}: does not open with what it is for"
 
 
+def numbered_twice(paths: list[Path]) -> Iterator[str]:
+    """Decisions that two rooms took the same number for."""
+    numbered = [path for path in paths if path.parent == Path("docs/decisions")]
+    taken = Counter(path.name[:4] for path in numbered)
+    for path in numbered:
+        if taken[path.name[:4]] > 1:
+            yield f"{path}: the number is taken by another decision, too"
+
+
 def main() -> int:
     """Prints every problem; 1 when there is one."""
+    paths = files()
     found = [
         problem
-        for path in files()
+        for path in paths
         if (text := text_of(path)) is not None
         for problem in problems(path, text)
     ]
+    found += numbered_twice(paths)
     print("\n".join(found))
     return 1 if found else 0
 
