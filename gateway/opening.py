@@ -120,7 +120,9 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
     process.stack.push_async_callback(operations.close)
     readiness.watch_breakers(operations.breakers)
     tokens = TokenVerifier(settings) if settings.jwt_jwks else None
-    stubs = {name: process.channel(name) for name in GATEWAY.calls}
+    ingestion = ingestion_v1.IngestionServiceAsyncStub(process.channel("ingestion"))
+    retrieval = retrieval_v1.RetrievalServiceAsyncStub(process.channel("retrieval"))
+    generation = generation_v1.GenerationServiceAsyncStub(process.channel("generation"))
     database = await process.database("gateway", "usage")
     readiness.add("database", _answers(database), required=True)
     keys, projects = ApiKeys(database), Projects(database)
@@ -136,9 +138,9 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
         limits=limits,
         admission=admission(settings),
         operations=operations,
-        ingestion=ingestion_v1.IngestionServiceAsyncStub(stubs["ingestion"]),
-        retrieval=retrieval_v1.RetrievalServiceAsyncStub(stubs["retrieval"]),
-        generation=generation_v1.GenerationServiceAsyncStub(stubs["generation"]),
+        ingestion=ingestion,
+        retrieval=retrieval,
+        generation=generation,
         addresses=addresses(),
         draining=process.draining,
     )

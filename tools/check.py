@@ -63,6 +63,7 @@ CHECKS = (
     Check("configuration", "docs/configuration.md is current", tool("configuration")),
     Check("errors", "docs/errors.md is current", tool("errors")),
     Check("telemetry", "docs/telemetry.md is current", tool("telemetry")),
+    Check("variables", "the chart's list of settings", tool("k8s.variables")),
     Check("observability", "dashboards, alerts, runbook", tool("observability")),
 )
 

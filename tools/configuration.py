@@ -52,7 +52,7 @@ OTHERS = """\
 | variable | read by | what |
 |---|---|---|
 | `CITEMESH_<COMPONENT>_ADDRESS` | every process that calls it | Where a component is dialled, such as `dns:///retrieval:50051`. Components: {components}. |
-| `CITEMESH_WEIGHTS_DIR` | embedding, rerank | Folder of the local models' weights; by default `citemesh/weights` in the user's cache folder. |
+| `CITEMESH_WEIGHTS_DIR` | embedding, rerank, ingestion | Folder of the local models' weights; by default `citemesh/weights` in the user's cache folder. |
 | `CITEMESH_API_KEY` | the command line, clients | Key that `citemesh ask` and the others send. |
 | `OTEL_EXPORTER_OTLP_ENDPOINT` and the other standard names | every process | Where traces and metrics go, how many traces are sampled (`OTEL_TRACES_SAMPLER_ARG`), resource attributes: [operations/telemetry.md](operations/telemetry.md). |
 """  # noqa: E501 - a table has one line a row

@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from meshkit.components import Component
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "k8s" / "helm" / "citemesh"
 OBSERVABILITY = ROOT / "k8s" / "observability"
 
 
-def components() -> list[dict[str, Any]]:
-    """The components of the mesh, as the chart's templates read them."""
+def mesh() -> tuple[Component, ...]:
+    """The components of the mesh."""
     # Standard library only, so it can be read without the project's own environment.
     sys.path.insert(0, str(ROOT / "libs"))
     try:
         from meshkit.components import COMPONENTS
     finally:
         sys.path.pop(0)
+    return COMPONENTS
+
+
+def components() -> list[dict[str, Any]]:
+    """The components of the mesh, as the chart's templates read them."""
     return [
         {
             "name": component.name,
@@ -38,7 +46,7 @@ def components() -> list[dict[str, Any]]:
             "observes": list(component.observes),
             "environment": dict(component.environment),
         }
-        for component in COMPONENTS
+        for component in mesh()
     ]
 
 
