@@ -120,7 +120,6 @@ COMPONENTS: tuple[Component, ...] = (
         service="generation",
         grpc_service="citemesh.generation.v1.GenerationService",
         schemas=(Schema("generation", "services.generation.migrations"),),
-        signs=True,
         calls_providers=True,
         calls=("guardrail", "embedding", "retrieval", "rerank"),
     ),
