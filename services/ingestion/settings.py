@@ -66,8 +66,9 @@ class IngestionSettings(ServiceSettings, service="ingestion"):
     """How long a worker that fell silent keeps its document."""
     poll_seconds: float = Field(2.0, gt=0)
     """How often the queue is looked at when nobody wakes the worker."""
-    most_starts: int = Field(3, ge=1)
-    """Starts without progress after which a document is given up."""
+    most_starts: int = Field(5, ge=1)
+    """Starts without progress after which a document is given up. A parser has a process of its
+    own, so what is counted is mostly the machine's dying: three in a row can be chance."""
     patience_seconds: float = Field(60.0, ge=0)
     """How long a call to another service is repeated while that service is away."""
     retry_later_seconds: float = Field(15.0, ge=0)
