@@ -121,6 +121,10 @@ bench-telemetry: $(INSTALLED) $(STUBS) ## throughput with telemetry (10 % of the
 k8s: $(K8S_INSTALLED) ## render the chart into k8s/manifests, after its derived files
 	$(K8S_VENV)/bin/python -m tools.k8s.render
 
+.PHONY: k8s-check
+k8s-check: $(INSTALLED) $(STUBS) $(K8S_INSTALLED) ## lint, schemas, policies, call graph, settings and drift of the chart, without a cluster
+	$(K8S_VENV)/bin/python -m tools.k8s.check --python $(VENV)/bin/python
+
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(VENV) $(K8S_VENV) libs/citemesh/*/

@@ -7,6 +7,7 @@ each with one sentence that names the value.
 {{- include "citemesh.checks.stores" . -}}
 {{- include "citemesh.checks.models" . -}}
 {{- include "citemesh.checks.secrets" . -}}
+{{- include "citemesh.checks.config" . -}}
 {{- if and .Values.telemetry.podMonitor.enabled (not .Values.telemetry.metrics.enabled) -}}
 {{- fail "telemetry.podMonitor.enabled scrapes a port that telemetry.metrics.enabled=false does not open." -}}
 {{- end -}}
@@ -94,7 +95,7 @@ each with one sentence that names the value.
 {{- end -}}
 
 {{- define "citemesh.checks.secrets" -}}
-{{- $secret := "(PASSWORD|TOKEN|_API_KEY|SECRET|DATABASE_URL)$" -}}
+{{- $secret := "(PASSWORD|TOKEN|_API_KEY|SECRET|SECRET_ACCESS_KEY|DATABASE_URL|_HEADERS)$" -}}
 {{- $maps := dict "config" .Values.config -}}
 {{- $lists := dict "extraEnv" .Values.extraEnv -}}
 {{- range $name, $own := .Values.services -}}
@@ -122,6 +123,26 @@ each with one sentence that names the value.
 {{- if eq (dig "metadata" "labels" "citemesh.io/made-for" "" (default dict $found)) "development" -}}
 {{- fail (printf "Secret %s was made for development (tools.k8s.secrets): profile %s takes one of your own." . $.Values.profile) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A process refuses to start with a variable of its own that it does not know; so does this. */}}
+{{- define "citemesh.checks.config" -}}
+{{- $read := .Files.Get "variables.yaml" | fromYaml -}}
+{{- $anybody := $read.everywhere -}}
+{{- range $name, $component := $read.components -}}
+{{- $known := concat $read.everywhere $component.settings $component.libraries -}}
+{{- $anybody = concat $anybody $known -}}
+{{- range $variable, $_ := default dict (get $.Values.services $name).config -}}
+{{- if not (has $variable $known) -}}
+{{- fail (printf "services.%s.config: %s reads no %s (docs/configuration.md); what something else in its container reads belongs into extraEnv." $name $name $variable) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $variable, $_ := .Values.config -}}
+{{- if not (has $variable $anybody) -}}
+{{- fail (printf "config: nobody reads %s (docs/configuration.md); what something else in the containers reads belongs into extraEnv." $variable) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -41,10 +41,11 @@ The environment of a component that is no secret, as a map; becomes its ConfigMa
 {{- end -}}
 {{- if $values.caBundle.configMap -}}
 {{- $file := "/etc/citemesh/ca/ca.crt" -}}
-{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "OTEL_EXPORTER_OTLP_CERTIFICATE" "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" -}}
+{{- range list "SSL_CERT_FILE" "OTEL_EXPORTER_OTLP_CERTIFICATE" -}}
 {{- $_ := set $set . $file -}}
 {{- end -}}
 {{- if eq $component.service "retrieval" -}}{{- $_ := set $set "CITEMESH_OPENSEARCH_CA_FILE" $file -}}{{- end -}}
+{{- if eq $component.service "ingestion" -}}{{- $_ := set $set "AWS_CA_BUNDLE" $file -}}{{- end -}}
 {{- end -}}
 {{- $set = mergeOverwrite $set $values.config (default dict .own.config) -}}
 {{- range $name, $value := $set }}
