@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.simulator.running import RunningSimulator
-from meshkit.cli import beir, evaluate_answers, metrics, questions
+from meshkit.cli import beir, evaluate_answers, load, metrics, questions
 from meshkit.cli.ask import print_stream
 from meshkit.cli.client import Target, raise_for_problem
 from meshkit.cli.evaluate_answers import Answered
@@ -507,3 +507,29 @@ def test_questions_about_files_name_files_that_are_there(tmp_path: Path) -> None
     (tmp_path / "questions.jsonl").write_text('{"question": "?", "docs": ["b.txt"]}\n')
     with pytest.raises(beir.DatasetInvalid, match=r"names b\.txt"):
         questions.load(tmp_path)
+
+
+# -- load ----------------------------------------------------------------------------------------
+
+
+def test_the_load_scenarios_are_those_of_the_tree_from_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "meshkit.cli", "load", "nothing-like-this"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "noisy_neighbour" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_tree_load_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "TREE", tmp_path)
+    with pytest.raises(CommandFailed, match="make load SCENARIO") as caught:
+        load.load("peak")
+    assert caught.value.reason == "LOADTEST_MISSING"
+
+
+def test_load_names_the_libraries_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "find_spec", lambda name: None if name == "locust" else object())
+    with pytest.raises(CommandFailed, match="need locust:"):
+        load.load("peak")

@@ -18,6 +18,7 @@ from meshkit.cli import (
     evaluate,
     ingest,
     keys,
+    load,
     local,
     maintenance,
     projects,
@@ -46,6 +47,7 @@ app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(providers.app, name="providers")
 app.command()(capacity.capacity)
+app.command()(load.load)
 app.command()(maintenance.migrate)
 app.command()(maintenance.reindex)
 app.command()(maintenance.reconcile)
