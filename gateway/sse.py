@@ -39,6 +39,10 @@ def complete(request: Request) -> None:
     request.scope["state"]["complete"] = True
 
 
+def _is_complete(request: Request) -> bool:
+    return bool(request.scope["state"].get("complete"))
+
+
 class ClosingStream(StreamingResponse):
     """A stream whose source is closed when the client goes, not when it is collected."""
 
@@ -106,7 +110,10 @@ async def _rest(
     reading: asyncio.Future[Any] | None = None
     try:
         while message is not grpc.aio.EOF:
-            yield to_event(message)
+            shown = to_event(message)
+            if _is_complete(request):
+                call.satisfied()
+            yield shown
             reading = asyncio.ensure_future(call.read())
             while not reading.done():
                 await asyncio.wait(
@@ -126,7 +133,7 @@ async def _rest(
         yield event("error", failure)
     except (asyncio.CancelledError, GeneratorExit):
         # Who has read the last event may hang up before the stream has ended.
-        if not request.scope["state"].get("complete"):
+        if not _is_complete(request):
             ended_by(request, Cancelled("CLIENT_GONE", "The client went away."))
         raise
     finally:

@@ -244,6 +244,13 @@ class _Stream:
         """Tells the server that no more messages come."""
         await self._call.done_writing()
 
+    def satisfied(self) -> None:
+        """Notes that the last message which was wanted has come: the call has succeeded.
+
+        Who reads no further does not break it off.
+        """
+        self._record.end()
+
     def cancel(self) -> bool:
         """Cancels the call unless it has ended."""
         self._record.end(asyncio.CancelledError())

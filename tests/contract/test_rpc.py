@@ -453,6 +453,22 @@ async def test_the_client_span_of_a_cancelled_stream_is_recorded_as_cancelled(
         assert not span.status.is_ok
 
 
+async def test_the_client_span_of_a_stream_left_after_its_last_wanted_message_is_a_success(
+    spans: InMemorySpanExporter, stub: Any, echo: Echo, caller: RequestContext
+) -> None:
+    with acting_as(caller):
+        async with streaming(stub.FilterOutput()) as stream:
+            await stream.write(say("a"))
+            await stream.read()
+            stream.satisfied()
+    await echo.cancelled.wait()
+    found = await finished(spans, 2)
+    client = next(span for span in found if span.kind.name == "CLIENT")
+    assert client.attributes is not None
+    assert client.attributes["rpc.grpc.status"] == "OK"
+    assert "citemesh.cancelled" not in client.attributes
+
+
 async def test_a_callers_mistake_is_no_error_of_the_server(
     spans: InMemorySpanExporter, stub: Any, caller: RequestContext
 ) -> None:
