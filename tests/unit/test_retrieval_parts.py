@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshkit.errors import InvalidInput, MeshError, Precondition
+from meshkit.errors import InvalidInput, MeshError, Precondition, Unavailable
+from services.retrieval.filling.lives import SpaceLives
 from services.retrieval.neighbours import Piece, join, windows, within
 from services.retrieval.passages import parse_chunk_id
 from services.retrieval.spaces import check_vectors, dimensions_of
@@ -133,3 +135,25 @@ def test_a_mismatch_names_both_sides() -> None:
 def test_a_space_must_say_its_dimensions(name: str) -> None:
     with pytest.raises(InvalidInput):
         dimensions_of(name)
+
+
+async def test_that_spaces_are_not_known_is_said_once_until_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcomes = [*["AWAY"] * 5, "BUSY", "", "", "AWAY"]
+
+    class Scripted(SpaceLives):
+        def __init__(self) -> None:
+            pass
+
+        async def agree(self) -> None:
+            if not outcomes:
+                raise asyncio.CancelledError
+            if reason := outcomes.pop(0):
+                raise Unavailable(reason, "x")
+
+    with pytest.raises(asyncio.CancelledError):
+        await Scripted().keep(0, 0)
+    said = capsys.readouterr().out
+    assert said.count("spaces are not known") == 3
+    assert said.count("spaces are known") == 1

@@ -220,19 +220,24 @@ class SpaceLives:
             await self._agree()
 
     async def keep(self, first_seconds: float, every_seconds: float) -> None:
-        """Makes duties agree with the registry, for ever.
+        """Makes duties agree with the registry, for ever; why it cannot is said once.
 
         Args:
             first_seconds: How often it is tried until it has succeeded once.
             every_seconds: How often afterwards.
         """
-        pause = first_seconds
+        pause, said = first_seconds, ""
         while True:
             try:
                 await self.agree()
-                pause = every_seconds
             except MeshError as error:
-                log.warning("spaces are not known", reason=error.reason)
+                if error.reason != said:
+                    log.warning("spaces are not known", reason=error.reason)
+                said = error.reason
+            else:
+                if said:
+                    log.info("spaces are known")
+                pause, said = every_seconds, ""
             await asyncio.sleep(pause)
 
     async def _agree(self, *, switched: bool = False) -> None:
