@@ -24,6 +24,7 @@ from meshkit import settings as settings_module
 from meshkit.logging import logger
 from meshkit.process import (
     Process,
+    lower_priority,
     prepare,
     refuse,
     run_loop,
@@ -116,6 +117,7 @@ async def serve(settings: GatewaySettings) -> None:
             slot.mesh = opening.result()
             settle_memory()
             log.info("serving", port=listener.getsockname()[1], component="gateway")
+            lower_priority(settings.nice)
             await asyncio.wait(
                 {waiter, process.failed, serving}, return_when=asyncio.FIRST_COMPLETED
             )

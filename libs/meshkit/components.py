@@ -47,7 +47,7 @@ class Component:
     calls_providers: bool = False
     """Whether the process is given the API keys of providers."""
     nice: int = 0
-    """Added to the process's nice value: bulk work yields to questions."""
+    """Added to the process's nice value once it serves: bulk work yields to questions."""
 
 
 GATEWAY = Component(

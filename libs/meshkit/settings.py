@@ -56,6 +56,9 @@ class ServiceSettings(BaseSettings):
     refused with SERVICE_BUSY. 0 counts them as calls."""
     drain_seconds: float = Field(20.0, ge=0)
     """How long calls in flight may take to end after SIGTERM."""
+    nice: int = Field(0, ge=0, le=19)
+    """By how much the process lowers its priority once it serves; `citemesh up` sets it for the
+    bulk lane, because questions come first."""
     max_connection_age_seconds: float = Field(300.0, gt=0)
     """Age at which a client's connection is renewed, so that new replicas are found."""
     database_url: SecretStr = SecretStr("")

@@ -20,7 +20,8 @@ from meshkit.errors import (
 T = TypeVar("T")
 
 FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 5.0
+LONGEST_DELAY_SECONDS = 2.0
+"""How much later than the service a document may be back."""
 
 
 def is_transient(error: MeshError) -> bool:

@@ -1,7 +1,9 @@
-"""Ids, page tokens and deadlines."""
+"""Ids, page tokens, deadlines and priorities."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -60,3 +62,30 @@ def test_a_block_cannot_take_more_time_than_is_left() -> None:
 def test_without_a_deadline_the_asked_timeout_stands() -> None:
     assert deadline.remaining() is None
     assert deadline.for_call(3.0) == 3.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is the process's")
+def test_every_thread_of_a_process_comes_after_others_once_it_says_so() -> None:
+    program = """
+import os, threading
+from pathlib import Path
+from meshkit.process import lower_priority
+
+def nice():
+    return {os.getpriority(os.PRIO_PROCESS, int(each.name))
+            for each in Path("/proc/self/task").iterdir()}
+
+end = threading.Event()
+[threading.Thread(target=end.wait).start() for _ in range(3)]
+before = nice()
+lower_priority(3)
+threading.Thread(target=end.wait).start()
+print(before, nice(), {min(19, each + 3) for each in before})
+end.set()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    before, after, wanted = done.stdout.strip().replace("} {", "}|{").split("|")
+    assert after == wanted
+    assert before != "{19}"

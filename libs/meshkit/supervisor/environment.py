@@ -98,7 +98,7 @@ class Environments:
             key = self.data.identity / f"{component.service}.key"
             environment[f"CITEMESH_{service}_SIGNING_KEY"] = str(key)
         if component.nice:
-            environment["CITEMESH_LAUNCH_NICE"] = str(component.nice)
+            environment[f"CITEMESH_{service}_NICE"] = str(component.nice)
         if component.uses_database:
             url = self.database_urls[component.service]
             environment[f"CITEMESH_{service}_DATABASE_URL"] = url

@@ -10,7 +10,6 @@ Set by the supervisor in the environment (never on the command line, which anyon
 - `CITEMESH_SUPERVISOR_FD`: read end of a pipe whose write end only the supervisor holds. End of
   file means the supervisor is gone: the way that also works where there is no prctl.
 - `CITEMESH_LAUNCH_UID`, `CITEMESH_LAUNCH_GID`: become this account first (Postgres refuses root).
-- `CITEMESH_LAUNCH_NICE`: lower the priority by this much (the bulk lane of the embedder).
 - `CITEMESH_LAUNCH_DEATH_SIGNAL`: what to receive when the supervisor is gone (default SIGTERM).
 
 The work happens here, after exec, and not in a `preexec_fn`: the supervisor has gRPC threads, and
@@ -43,7 +42,6 @@ def main(arguments: list[str]) -> None:
     supervisor = _take_int("CITEMESH_SUPERVISOR_PID")
     pipe = _take_int("CITEMESH_SUPERVISOR_FD")
     death_signal = _take_int("CITEMESH_LAUNCH_DEATH_SIGNAL") or int(signal.SIGTERM)
-    _lower_priority(_take_int("CITEMESH_LAUNCH_NICE"))
     _become(_take_int("CITEMESH_LAUNCH_UID"), _take_int("CITEMESH_LAUNCH_GID"))
     if supervisor is not None:
         # After the change of account: that clears the setting.
@@ -69,11 +67,6 @@ def _take_int(name: str) -> int | None:
     """Reads one of our variables and removes it, so that grandchildren do not act on it."""
     value = os.environ.pop(name, None)
     return int(value) if value else None
-
-
-def _lower_priority(increment: int | None) -> None:
-    if increment:
-        os.nice(increment)
 
 
 def _become(uid: int | None, gid: int | None) -> None:
