@@ -109,6 +109,7 @@ async def serve(settings: GatewaySettings) -> None:
     opening: asyncio.Future[Any] | None = None
     try:
         process.watch_event_loop()
+        process.watch_clock()
         readiness.add("gateway", _is_open(slot), required=True)
         watch_services(process, readiness)
         opening = asyncio.create_task(open_mesh(process, readiness))
@@ -116,8 +117,8 @@ async def serve(settings: GatewaySettings) -> None:
         if opening.done():
             slot.mesh = opening.result()
             settle_memory()
-            log.info("serving", port=listener.getsockname()[1], component="gateway")
             lower_priority(settings.nice)
+            log.info("serving", port=listener.getsockname()[1], component="gateway")
             await asyncio.wait(
                 {waiter, process.failed, serving}, return_when=asyncio.FIRST_COMPLETED
             )

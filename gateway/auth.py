@@ -17,6 +17,7 @@ from gateway.api_keys import ApiKeys, FoundKey, digest, looks_like_key
 from gateway.json_web_tokens import TokenVerifier
 from gateway.limits import Limits
 from gateway.projects import Projects
+from meshkit import clock
 from meshkit.errors import MeshError, NotFound, Unauthenticated
 from meshkit.project import DEFAULTS, ProjectSettings
 
@@ -94,7 +95,7 @@ class Authenticator:
         if key.revoked:
             raise Unauthenticated("KEY_REVOKED", "The API key was revoked.")
         expires_at = key.expires_at.timestamp() if key.expires_at else None
-        if key.expired or (expires_at is not None and expires_at <= time.time()):
+        if key.expired or (expires_at is not None and expires_at <= clock.now()):
             raise Unauthenticated("KEY_EXPIRED", "The API key has expired.")
         self._used.add(key.id)
         return Caller(key.id, key.project_id, key.principals, key.scopes, expires_at, key.settings)

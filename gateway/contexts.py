@@ -6,12 +6,12 @@ index. A context says who calls and what for; which request it is travels beside
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.auth import Caller
+from meshkit import clock
 from meshkit.context import RequestContext
 from meshkit.identity import REQUEST_SECONDS, Signer
 from meshkit.project import DEFAULTS
@@ -29,17 +29,17 @@ class Contexts:
 
     Args:
         signer: The gateway's key.
-        clock: Seconds since 1970.
+        now: Seconds since 1970.
     """
 
-    def __init__(self, signer: Signer, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, signer: Signer, now: Callable[[], float] = clock.now) -> None:
         self._signer = signer
-        self._clock = clock
+        self._now = now
         self._signed: OrderedDict[Caller, tuple[float, RequestContext]] = OrderedDict()
 
     def of(self, caller: Caller, request_id: str) -> RequestContext:
         """A context for a request of the caller; it lives for minutes."""
-        now = self._clock()
+        now = self._now()
         signed_at, context = self._signed.get(caller, (0.0, None))
         if context is None or not signed_at <= now < signed_at + REUSED_SECONDS:
             context = self.fresh(caller, request_id)
@@ -60,7 +60,7 @@ class Contexts:
         """
         seconds = REQUEST_SECONDS
         if caller.expires_at is not None:
-            seconds = max(1.0, min(seconds, caller.expires_at - self._clock()))
+            seconds = max(1.0, min(seconds, caller.expires_at - self._now()))
         return self._signer.sign(
             project_id=project_id or caller.project_id,
             principals=caller.principals,

@@ -19,7 +19,9 @@ from typing import Any
 import jwt
 
 from gateway.settings import GatewaySettings, words
+from meshkit import clock
 from meshkit.errors import Unauthenticated, Unavailable
+from meshkit.identity import check_times, untimed
 from meshkit.logging import logger
 from meshkit.settings import SettingsInvalid
 
@@ -27,7 +29,6 @@ log = logger(__name__)
 
 REFRESH_SECONDS = 30.0
 MAX_SET_BYTES = 1024 * 1024
-LEEWAY_SECONDS = 30.0
 GRANTED = frozenset({"read", "write", "admin"})
 """Scopes an external issuer can give; `internal` is for services alone."""
 
@@ -122,9 +123,9 @@ class TokenVerifier:
                 algorithms=self._algorithms,
                 audience=settings.jwt_audience,
                 issuer=settings.jwt_issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options=untimed("exp", "iss", "aud", "sub"),
             )
+            check_times(claims, clock.now())
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("TOKEN_EXPIRED", "The bearer token has expired.") from None
         except (jwt.PyJWTError, TypeError, ValueError):

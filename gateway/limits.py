@@ -24,22 +24,33 @@ class Counters(MemoryStorage):
     """Counters in memory that are tidied at intervals.
 
     The library's own tidies after every hit, which walks over all keys: measured
-    0.4 ms a hit with 5,000 addresses.
+    0.4 ms a hit with 5,000 addresses. Windows end by a clock that nobody sets: `expirations`
+    are its seconds.
     """
 
     STORAGE_SCHEME = None  # type: ignore[assignment]  # not to be found by URL
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Adds to a counter and returns it."""
-        if self.expirations.get(key, 0) <= time.time():
+        now = time.monotonic()
+        if self.expirations.get(key, 0) <= now:
             self.storage[key] = 0
-            self.expirations[key] = time.time() + expiry
+            self.expirations[key] = now + expiry
         self.storage[key] += amount
         return self.storage[key]
 
+    async def get(self, key: str) -> int:
+        """What a counter stands at."""
+        return self.storage[key] if self.expirations.get(key, 0) > time.monotonic() else 0
+
+    async def get_expiry(self, key: str) -> float:
+        """When a counter's window ends, in seconds since 1970 as Redis says it."""
+        now = time.monotonic()
+        return time.time() + max(0.0, self.expirations.get(key, now) - now)
+
     def sweep(self) -> None:
         """Forgets counters whose window is over."""
-        now = time.time()
+        now = time.monotonic()
         for key in [key for key, expires in self.expirations.items() if expires <= now]:
             del self.expirations[key]
             self.storage.pop(key, None)

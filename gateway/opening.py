@@ -28,7 +28,7 @@ from meshkit.components import BY_NAME, COMPONENTS, GATEWAY
 from meshkit.database.pool import Database
 from meshkit.errors import MeshError
 from meshkit.logging import logger
-from meshkit.process import Process
+from meshkit.process import CLOCK, Process
 
 log = logger(__name__)
 
@@ -48,6 +48,8 @@ def addresses() -> dict[str, str]:
 
 PARTS = (("retrieval", "opensearch"),)
 """What a service can do without, and says when it misses it."""
+CLOCK_OF = "clock of {}"
+"""Named by readiness while it was just set, or differs from Postgres'."""
 
 
 def watch_services(process: Process[GatewaySettings], readiness: Readiness) -> None:
@@ -62,6 +64,17 @@ def watch_services(process: Process[GatewaySettings], readiness: Readiness) -> N
         if name in addresses():
             check = _part_of(process.channel(name), f"{BY_NAME[name].grpc_service}/{part}")
             readiness.add(part, check, required=False)
+    for name in addresses():
+        check = _part_of(process.channel(name), f"{BY_NAME[name].grpc_service}/{CLOCK}")
+        readiness.add(CLOCK_OF.format(name), check, required=False)
+    readiness.add(CLOCK_OF.format("gateway"), _clock_of(process), required=False)
+
+
+def _clock_of(process: Process[GatewaySettings]) -> Check:
+    async def check() -> bool:
+        return process.clock_relied_on
+
+    return check
 
 
 def _part_of(channel: MeshChannel, part: str) -> Check:

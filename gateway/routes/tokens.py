@@ -11,6 +11,7 @@ from gateway.endpoint import GuardedRoute, caller_of, requires
 from gateway.json_response import JsonResponse
 from gateway.mesh import mesh_of
 from gateway.problem import request_id_of
+from meshkit import clock
 
 router = APIRouter(
     prefix="/v1/token",
@@ -27,6 +28,8 @@ class Token(TypedDict):
     """Send it as the metadata `x-citemesh-context` of every call."""
     expires_at: float
     """Seconds since 1970."""
+    expires_in: float
+    """The same in seconds from now, for callers whose clock may be wrong."""
     project_id: str
     services: dict[str, str]
     """Address of each service, `host:port`, as far as the gateway knows it."""
@@ -41,6 +44,7 @@ async def token(request: Request) -> Response:
     body: Token = {
         "token": context.token,
         "expires_at": context.expires_at,
+        "expires_in": round(context.expires_at - clock.now(), 3),
         "project_id": context.project_id,
         "services": mesh.addresses,
     }

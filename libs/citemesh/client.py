@@ -59,7 +59,7 @@ class Mesh:
         self._addresses = dict(addresses or {})
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._token = ""
-        self._expires = 0.0
+        self._expires = float("-inf")
         self._renewing = asyncio.Lock()
 
     async def __aenter__(self) -> Mesh:
@@ -83,10 +83,11 @@ class Mesh:
             OSError: when the gateway cannot be reached.
         """
         async with self._renewing:
-            if time.time() > self._expires - RENEW_SECONDS:
+            # By a clock that nobody sets: this machine's may be wrong.
+            if time.monotonic() > self._expires - RENEW_SECONDS:
                 answer = await asyncio.to_thread(self._exchange)
                 self._token = answer["token"]
-                self._expires = float(answer["expires_at"])
+                self._expires = time.monotonic() + float(answer["expires_in"])
                 self._addresses = {**answer.get("services", {}), **self._addresses}
         return self._token
 

@@ -20,8 +20,14 @@ from typing import Any, TypeVar
 import grpc
 from opentelemetry.trace import Span, SpanKind
 
-from meshkit import context, deadline
-from meshkit.errors import Cancelled, DeadlineExceeded, MeshError, from_rpc_error
+from meshkit import clock, context, deadline
+from meshkit.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    MeshError,
+    Unavailable,
+    from_rpc_error,
+)
 from meshkit.telemetry import tracing
 from meshkit.telemetry.metrics import client_duration
 
@@ -32,6 +38,8 @@ RESPONSE_BYTES = 64 * 1024 * 1024
 """Largest message of an answer that is taken."""
 DEFAULT_TIMEOUT_SECONDS = 10.0
 """For calls that name no timeout, so that none waits for ever."""
+CLOCKS_SECONDS = 5.0
+"""When to come back to two processes that do not agree about the time."""
 
 
 def service_config(grpc_service: str) -> str:
@@ -77,7 +85,7 @@ def options(grpc_service: str) -> list[tuple[str, Any]]:
 class _Call:
     """What one call needs before it starts and says when it has ended."""
 
-    __slots__ = ("_method", "_span", "_started", "metadata", "timeout")
+    __slots__ = ("_context", "_method", "_span", "_started", "metadata", "timeout")
 
     def __init__(self, method: str, timeout: float | None, metadata: Any) -> None:
         self._method = method
@@ -91,7 +99,7 @@ class _Call:
         self._started = time.perf_counter()
         self.metadata: list[tuple[str, str]] = list(metadata or ())
         self.metadata += tracing.propagation_of(self._span)
-        request = context.peek()
+        self._context = request = context.peek()
         if request is not None:
             self.metadata.append((CONTEXT_HEADER, request.token))
             self.metadata.append((REQUEST_HEADER, request.request_id))
@@ -101,6 +109,11 @@ class _Call:
         """Whether the call's timeout has passed, but for a margin."""
         left = self.timeout
         return left is not None and self.seconds >= left - deadline.MARGIN_SECONDS
+
+    @property
+    def context_holds(self) -> bool:
+        """Whether the signed context of the call has not expired by this process's clock."""
+        return self._context is not None and clock.now() < self._context.expires_at
 
     @property
     def seconds(self) -> float:
@@ -131,6 +144,13 @@ def _typed(error: grpc.aio.AioRpcError, call: _Call) -> MeshError:
     # The server's own clock may end the call a moment before ours does.
     if isinstance(typed, Cancelled) and call.out_of_time:
         return DeadlineExceeded("DEADLINE_EXCEEDED", "The time given was not enough.")
+    if typed.reason in ("CONTEXT_EXPIRED", "CONTEXT_EARLY") and call.context_holds:
+        return Unavailable(
+            "CLOCKS_DISAGREE",
+            "Two processes of the mesh differ by more than half a minute about the time; try again"
+            " when their machines' clocks are right.",
+            retry_after=CLOCKS_SECONDS,
+        )
     return typed
 
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from jwt.algorithms import OKPAlgorithm
+from jwt.types import Options
 
+from meshkit import clock
 from meshkit.context import INTERNAL, READ, SCOPES, WRITE, RequestContext
 from meshkit.errors import Unauthenticated
 from meshkit.ids import new_id
@@ -31,8 +32,7 @@ from meshkit.project import DEFAULTS, ProjectSettings
 
 AUDIENCE = "citemesh"
 GATEWAY = "gateway"
-LEEWAY_SECONDS = 30.0
-"""Clocks of two machines may differ by this much."""
+LEEWAY_SECONDS = clock.LEEWAY_SECONDS
 REQUEST_SECONDS = 300.0
 """Life of a context. A call is checked when it begins, so a stream may last longer; a call
 begun later needs a context signed later."""
@@ -56,13 +56,20 @@ class TrustedKey:
 class Signer:
     """Signs contexts with one private key."""
 
-    def __init__(self, kid: str, issuer: str, key: Ed25519PrivateKey) -> None:
+    def __init__(
+        self,
+        kid: str,
+        issuer: str,
+        key: Ed25519PrivateKey,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        self._now = now
         self.kid = kid
         self.issuer = issuer
         self._key = key
 
     @classmethod
-    def load(cls, path: Path) -> Signer:
+    def load(cls, path: Path, now: Callable[[], float] = clock.now) -> Signer:
         """Reads a signing key.
 
         Raises:
@@ -72,7 +79,7 @@ class Signer:
         key = OKPAlgorithm.from_jwk(entry)
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileInvalid(f"{path} holds no Ed25519 private key.")
-        return cls(entry["kid"], entry["issuer"], key)
+        return cls(entry["kid"], entry["issuer"], key, now)
 
     def sign(
         self,
@@ -86,7 +93,7 @@ class Signer:
         settings: ProjectSettings = DEFAULTS,
     ) -> RequestContext:
         """A context with these claims that is valid for `seconds`."""
-        now = time.time()
+        now = self._now()
         principals, scopes = tuple(principals), frozenset(scopes)
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -134,12 +141,13 @@ class Verifier:
     calls of one request bring the same token many times.
     """
 
-    def __init__(self, keys: Iterable[TrustedKey]) -> None:
+    def __init__(self, keys: Iterable[TrustedKey], now: Callable[[], float] = clock.now) -> None:
+        self._now = now
         self._keys = {key.kid: key for key in keys}
         self._verified: OrderedDict[str, RequestContext] = OrderedDict()
 
     @classmethod
-    def load(cls, path: Path) -> Verifier:
+    def load(cls, path: Path, now: Callable[[], float] = clock.now) -> Verifier:
         """Reads a keyring.
 
         Raises:
@@ -153,17 +161,17 @@ class Verifier:
             keys.append(TrustedKey(entry["kid"], entry["issuer"], key))
         if not keys:
             raise KeyFileInvalid(f"{path} holds no key.")
-        return cls(keys)
+        return cls(keys, now)
 
     def verify(self, token: str) -> RequestContext:
         """The claims of a token.
 
         Raises:
-            Unauthenticated: CONTEXT_EXPIRED or CONTEXT_INVALID.
+            Unauthenticated: CONTEXT_EXPIRED, CONTEXT_EARLY or CONTEXT_INVALID.
         """
         known = self._verified.get(token)
         if known is not None:
-            if time.time() > known.expires_at + LEEWAY_SECONDS:
+            if self._now() > known.expires_at + LEEWAY_SECONDS:
                 del self._verified[token]
                 raise Unauthenticated("CONTEXT_EXPIRED", "The signed context has expired.")
             return known
@@ -187,17 +195,49 @@ class Verifier:
                 algorithms=["EdDSA"],
                 audience=AUDIENCE,
                 issuer=key.issuer,
-                leeway=LEEWAY_SECONDS,
-                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+                options=untimed("exp", "iat", "iss", "aud", "sub"),
             )
+            check_times(claims, self._now())
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("CONTEXT_EXPIRED", "The signed context has expired.") from None
+        except jwt.ImmatureSignatureError:
+            raise Unauthenticated(
+                "CONTEXT_EARLY", "The signed context is not valid yet: is a clock wrong?"
+            ) from None
         except jwt.PyJWTError:
             raise invalid from None
         try:
             return _context(claims, token)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise invalid from None
+
+
+def untimed(*required: str) -> Options:
+    """Has PyJWT demand claims but leave times to `check_times`: it goes by the machine's clock."""
+    return {
+        "require": list(required),
+        "verify_exp": False,
+        "verify_iat": False,
+        "verify_nbf": False,
+    }
+
+
+def check_times(claims: Mapping[str, Any], now: float) -> None:
+    """Whether a token is valid at a time, give or take `LEEWAY_SECONDS`.
+
+    Raises:
+        jwt.ExpiredSignatureError: no more.
+        jwt.ImmatureSignatureError: not yet.
+        jwt.DecodeError: it states a time that is none.
+    """
+    try:
+        times = {name: int(claims[name]) for name in ("exp", "iat", "nbf") if name in claims}
+    except (OverflowError, TypeError, ValueError):
+        raise jwt.DecodeError("a time must be a number") from None
+    if times["exp"] <= now - LEEWAY_SECONDS:
+        raise jwt.ExpiredSignatureError
+    if max(times.get("iat", 0), times.get("nbf", 0)) > now + LEEWAY_SECONDS:
+        raise jwt.ImmatureSignatureError
 
 
 def _context(claims: dict[str, Any], token: str) -> RequestContext:

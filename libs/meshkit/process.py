@@ -21,12 +21,13 @@ from typing import Any, Generic, NoReturn, TypeVar
 import asyncpg
 import uvloop
 
-from meshkit import access_log, telemetry
+from meshkit import access_log, clock, telemetry
 from meshkit import settings as settings_module
 from meshkit.channel import MeshChannel
 from meshkit.components import BY_NAME, COMPONENTS, OPERATIONS, Schema
 from meshkit.database.pool import UNREACHABLE, Database
 from meshkit.database.revisions import head, revision
+from meshkit.errors import Unavailable
 from meshkit.identity import KeyFileInvalid, Signer, Verifier
 from meshkit.logging import configure as configure_logging
 from meshkit.logging import logger
@@ -39,6 +40,10 @@ log = logger(__name__)
 
 S = TypeVar("S", bound=ServiceSettings)
 RETRY_SECONDS = 0.5
+CLOCK = "clock"
+"""The part of every service that misses it when its clock cannot be relied on."""
+CLOCK_SECONDS = 1.0
+"""How long Postgres may take to tell the time."""
 
 
 class Process(Generic[S]):
@@ -54,6 +59,9 @@ class Process(Generic[S]):
         self._channels: dict[str, MeshChannel] = {}
         self.server: Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._database: Database | None = None
+        self.clock_relied_on = True
+        """Whether this process's clock was not just set, and agrees with Postgres'."""
 
     def verifier(self) -> Verifier:
         """Verifies signed contexts.
@@ -114,6 +122,7 @@ class Process(Generic[S]):
             on_connect=on_connect,
         )
         self.stack.push_async_callback(database.close)
+        self._database = database
         return database
 
     async def budget(self, database: Database) -> Budget:
@@ -159,6 +168,24 @@ class Process(Generic[S]):
         if telemetry.collects_metrics():
             self.background("event loop", event_loop.watch())
 
+    def watch_clock(self) -> None:
+        """Keeps this process's clock, with Postgres' to ask where there is a database."""
+
+        async def tell(relied_on: bool) -> None:
+            self.clock_relied_on = relied_on
+            await self.part(CLOCK, relied_on)
+
+        self.background("clock", clock.watch(self._time_of_postgres, tell))
+
+    async def _time_of_postgres(self) -> float | None:
+        if self._database is None:
+            return None
+        try:
+            async with asyncio.timeout(CLOCK_SECONDS):
+                return await self._database.clock()
+        except (Unavailable, asyncpg.PostgresError, TimeoutError):
+            return None
+
     async def close(self) -> None:
         """Cancels background work, then closes everything in reverse order."""
         tasks = list(self._tasks)
@@ -179,6 +206,22 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def lower_priority(by: int) -> None:
+    """Lets every thread of this process, and those they begin, come after other processes.
+
+    Linux knows a priority for each thread; elsewhere it is the process's.
+    """
+    if not by:
+        return
+    if not sys.platform.startswith("linux"):
+        os.nice(by)
+        return
+    for thread in (int(each.name) for each in Path("/proc/self/task").iterdir()):
+        with suppress(ProcessLookupError):
+            now = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, now + by)
 
 
 def run_loop(main: Coroutine[Any, Any, T], *, spawns: bool = False) -> T:
@@ -208,22 +251,6 @@ async def _schemas_fit(url: str, schemas: list[Schema]) -> None:
     """Waits until Postgres answers and every schema is as new as this code."""
     said = ""
     while True:
-def lower_priority(by: int) -> None:
-    """Lets every thread of this process, and those they begin, come after other processes.
-
-    Linux knows a priority for each thread; elsewhere it is the process's.
-    """
-    if not by:
-        return
-    if not sys.platform.startswith("linux"):
-        os.nice(by)
-        return
-    for thread in (int(each.name) for each in Path("/proc/self/task").iterdir()):
-        with suppress(ProcessLookupError):
-            now = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, now + by)
-
-
         try:
             connection = await asyncpg.connect(url, timeout=5)
             try:
@@ -254,6 +281,7 @@ async def _serve(
     log.info("starting", **settings_module.visible(settings))
     try:
         process.watch_event_loop()
+        process.watch_clock()
         known = BY_NAME[component]
         await server.start([known.grpc_service, *([OPERATIONS] if known.calls_providers else [])])
         waiter: asyncio.Future[Any] = asyncio.create_task(stopping.wait())
@@ -265,6 +293,8 @@ async def _serve(
             return
         starting.result()
         settle_memory()
+        # Not before: a process of low priority that starts on a busy machine does so for ever.
+        lower_priority(settings.nice)
         await server.set_serving(True)
         log.info("serving", port=server.port, component=component)
         await asyncio.wait({waiter, process.failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -293,8 +323,6 @@ def prepare(cls: type[S]) -> S:
         refuse(cls.service, error)
     configure_logging(cls.service, settings.log_level, settings.log_format)
     access_log.configure(
-        # Not before: a process of low priority that starts on a busy machine does so for ever.
-        lower_priority(settings.nice)
         access_log.Policy(cls.service, settings.access_log, settings.log_format == "json")
     )
     return settings

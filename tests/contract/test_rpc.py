@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from citemesh.guardrail import v1 as guardrail_v1
-from meshkit import context, deadline
+from meshkit import clock, context, deadline
 from meshkit.channel import MeshChannel, streaming
 from meshkit.context import RequestContext, acting_as
 from meshkit.errors import (
@@ -210,6 +210,30 @@ async def test_a_forged_context_is_refused(
     with acting_as(forged):
         error = await failure(stub.CheckInput(ask("who")))
     assert error.reason == "CONTEXT_INVALID"
+    assert echo.calls == 0
+
+
+@pytest.mark.parametrize("off", [3_600.0, -3_600.0])
+async def test_a_server_with_another_time_is_no_fault_of_the_caller(
+    keys: Path, echo: Echo, caller: RequestContext, off: float
+) -> None:
+    verifier = Verifier.load(keys / "keyring.json", lambda: clock.now() + off)
+    server = Server(Settings(drain_seconds=0), verifier)
+    await server.start([SERVICE])
+    server.add(guardrail_v1.add_GuardrailServiceServicer_to_server, echo)
+    await server.set_serving(True)
+    try:
+        async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
+            stub = guardrail_v1.GuardrailServiceAsyncStub(channel)
+            with acting_as(caller):
+                error = await failure(stub.CheckInput(ask("who")))
+            assert (type(error), error.reason) == (Unavailable, "CLOCKS_DISAGREE")
+            # A context that is over for its bearer too is the bearer's own affair.
+            with acting_as(replace(caller, expires_at=clock.now() - 1)):
+                error = await failure(stub.CheckInput(ask("who")))
+            assert type(error) is Unauthenticated
+    finally:
+        await server.drain()
     assert echo.calls == 0
 
 

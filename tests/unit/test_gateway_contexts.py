@@ -32,10 +32,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def contexts(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Contexts:
+def contexts(tmp_path: Path, clock: Clock) -> Contexts:
     create_keyring(tmp_path, ["gateway"])
-    monkeypatch.setattr("meshkit.identity.time.time", clock)
-    return Contexts(Signer.load(tmp_path / "gateway.key"), clock)
+    return Contexts(Signer.load(tmp_path / "gateway.key", clock), clock)
 
 
 def test_requests_of_a_caller_share_a_signature_and_keep_their_names(contexts: Contexts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -106,10 +107,14 @@ async def test_counters_start_anew_after_their_window_and_are_swept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("gateway.limits.time.time", lambda: now)
+    monkeypatch.setattr("gateway.limits.time.monotonic", lambda: now)
     counters = Counters()
     assert [await counters.incr("a", 60) for _ in range(3)] == [1, 2, 3]
+    now = 1059.0
+    assert await counters.get("a") == 3
+    assert await counters.get_expiry("a") == pytest.approx(time.time() + 1, abs=0.5)
     now = 1060.0
+    assert await counters.get("a") == 0
     assert await counters.incr("a", 60) == 1
     await counters.incr("b", 10)
     now = 1075.0

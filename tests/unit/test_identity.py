@@ -60,15 +60,56 @@ def test_any_changed_character_is_refused(keys: Path) -> None:
         assert reason_of(verifier, forged) == "CONTEXT_INVALID"
 
 
-def test_an_expired_context_is_refused_also_when_it_was_verified_before(
+class Now:
+    """Seconds since 1970, set by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_an_expired_context_is_refused_also_when_it_was_verified_before(keys: Path) -> None:
+    now = Now()
+    verifier = Verifier.load(keys / "keyring.json", now)
+    token = Signer.load(keys / "gateway.key", now).sign(**CLAIMS, seconds=60).token
+    verifier.verify(token)
+    now.seconds += 60 + 31
+    assert reason_of(verifier, token) == "CONTEXT_EXPIRED"
+
+
+def test_a_context_of_a_clock_that_is_ahead_is_refused_by_name(keys: Path) -> None:
+    ahead, now = Now(), Now()
+    ahead.seconds += 31
+    token = Signer.load(keys / "gateway.key", ahead).sign(**CLAIMS).token
+    verifier = Verifier.load(keys / "keyring.json", now)
+    assert reason_of(verifier, token) == "CONTEXT_EARLY"
+    now.seconds += 1
+    assert verifier.verify(token).project_id == "prj_1"
+
+
+def test_setting_the_clock_of_the_machine_brings_no_expired_context_back(
     keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verifier = Verifier.load(keys / "keyring.json")
-    token = Signer.load(keys / "gateway.key").sign(**CLAIMS, seconds=60).token
-    verifier.verify(token)
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 60 + 31)
-    assert reason_of(verifier, token) == "CONTEXT_EXPIRED"
+    expired = Signer.load(keys / "gateway.key").sign(**CLAIMS, seconds=-31).token
+    fresh = Signer.load(keys / "gateway.key").sign(**CLAIMS).token
+    true = time.time()
+    monkeypatch.setattr(time, "time", lambda: true - 3_600)
+    assert reason_of(verifier, expired) == "CONTEXT_EXPIRED"
+    monkeypatch.setattr(time, "time", lambda: true + 3_600)
+    assert verifier.verify(fresh).project_id == "prj_1"
+
+
+@pytest.mark.parametrize("time_claims", [{"exp": "soon"}, {"exp": None}, {"iat": []}])
+def test_a_time_that_is_none_is_refused(keys: Path, time_claims: dict[str, object]) -> None:
+    signer = Signer.load(keys / "gateway.key")
+    claims = jwt.decode(signer.sign(**CLAIMS).token, options={"verify_signature": False})
+    token = jwt.encode(
+        claims | time_claims, signer._key, algorithm="EdDSA", headers={"kid": signer.kid}
+    )
+    assert reason_of(Verifier.load(keys / "keyring.json"), token) == "CONTEXT_INVALID"
 
 
 def test_an_expired_context_is_refused_the_first_time(keys: Path) -> None:

@@ -158,6 +158,18 @@ class Database:
             )
             yield connection
 
+    async def clock(self) -> float:
+        """Seconds since 1970, by the clock of Postgres' machine.
+
+        Raises:
+            Unavailable: as `connection`.
+        """
+        async with self.connection() as connection:
+            seconds: float = await connection.fetchval(
+                "SELECT extract(epoch FROM clock_timestamp())::float8"
+            )
+        return seconds
+
     @asynccontextmanager
     async def direct(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A connection of its own past any pooler, for LISTEN."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
+from meshkit import clock
 from services.ingestion.blobs.failures import disk_errors
 from services.ingestion.blobs.names import is_ours, key_of, name_of, path_of
 
@@ -77,7 +77,7 @@ class DirectoryStore:
 
     async def older_than(self, seconds: float) -> AsyncIterator[list[str]]:
         """See `BlobStore.older_than`."""
-        before = time.time() - seconds
+        before = clock.now() - seconds
         found = self._keys(before)
         while batch := await _in_thread(lambda: list(islice(found, _BATCH))):
             yield batch

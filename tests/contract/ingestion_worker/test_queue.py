@@ -122,6 +122,41 @@ async def test_a_claim_waits_for_nobody_and_takes_no_epoch_without_a_lease(
     await queue.keep(mine, 0, 4)
 
 
+async def test_what_was_written_while_postgres_clock_was_ahead_is_claimed_at_once(
+    room: Room, database: Database
+) -> None:
+    project = new_id("prj")
+    held, leased = [await add(database, room.keys, project) for _ in range(2)]
+    queue = queue_of(database, seconds=60)
+    first, second = await queue.claim(), await queue.claim()
+    assert first is not None
+    assert second is not None
+    await queue.hold(first, "X", "x", 60)
+    assert await queue.claim() is None
+    owner = await asyncpg.connect(room.postgres.owner_dsn)
+    try:
+        # As if the hour between writing and now had not gone by, but been set back.
+        await owner.execute(
+            "UPDATE ingestion.document_version SET queued_at = queued_at + interval '1 hour',"
+            " lease_expires = lease_expires + interval '1 hour',"
+            " not_before = not_before + interval '1 hour',"
+            " updated_at = updated_at + interval '1 hour' WHERE project_id = $1",
+            project,
+        )
+        await owner.execute(
+            "UPDATE ingestion.project_turn SET claimed_at = claimed_at + interval '1 hour'"
+            " WHERE project_id = $1",
+            project,
+        )
+    finally:
+        await owner.close()
+    again = [await queue.claim() for _ in range(2)]
+    assert {job.document_id for job in again if job} == {held, leased}
+    assert await queue.claim() is None
+    with pytest.raises(LeaseLost):
+        await queue.extend(second, "embed", 1, 2)
+
+
 async def _ran_out(room: Room, document_id: str) -> bool:
     connection = await asyncpg.connect(room.postgres.owner_dsn)
     found = await connection.fetchval(

@@ -8,12 +8,12 @@ refuse late writes for a day, long after OpenSearch itself has forgotten a delet
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from opensearchpy import AsyncOpenSearch
 
+from meshkit import clock
 from meshkit.errors import InvalidInput
 from services.retrieval.lexical import (
     Changes,
@@ -71,7 +71,7 @@ class OpenSearchIndex:
         await write(self._client, self._alias, actions)
         await self._refresh()
         while left := await self._left_over(changes):
-            source = {REMOVED: int(time.time()), "revision": changes.revision}
+            source = {REMOVED: int(clock.now()), "revision": changes.revision}
             await write(
                 self._client,
                 self._alias,
@@ -177,7 +177,7 @@ class OpenSearchIndex:
 
     async def forget(self, older_than: float = TOMBSTONE_SECONDS) -> int:
         """Deletes tombstones of that many seconds; returns how many."""
-        old = {"range": {REMOVED: {"lte": int(time.time() - older_than)}}}
+        old = {"range": {REMOVED: {"lte": int(clock.now() - older_than)}}}
         forgotten = 0
         while True:
             body = {"query": old, "size": PAGE, "sort": ["_doc"], "version": True}
