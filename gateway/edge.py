@@ -27,7 +27,7 @@ from meshkit.telemetry import metrics, tracing
 log = logger(__name__)
 
 METHODS = frozenset(HTTPMethod)
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBES = frozenset({"/healthz", "/readyz", "/readyz/gateway", "/metrics"})
 """Asked every few seconds by machines; only what is wrong there is worth a line."""
 REQUEST_ID_HEADER = "X-Request-ID"
 TOO_LATE = frozenset({0, 499, HTTPStatus.GATEWAY_TIMEOUT})

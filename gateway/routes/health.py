@@ -15,7 +15,7 @@ router = APIRouter(tags=["health"])
 
 
 class Health(TypedDict):
-    """The process answers."""
+    """How the process is."""
 
     status: str
 
@@ -57,6 +57,25 @@ async def readyz(request: Request) -> Response:
         "breakers": [breaker_json(found) for found in report.breakers],
     }
     return JsonResponse(ready, status_code=200 if status == "ready" else 503)
+
+
+@router.get(
+    "/readyz/gateway",
+    summary="Readiness of this gateway alone",
+    responses={200: {"model": Health}, 503: {"model": Health}},
+)
+async def ready_alone(request: Request) -> Response:
+    """Whether this gateway takes requests, whatever the others do.
+
+    For whoever chooses among gateways: when a service is away all of them lack it, and each
+    still answers what does not need it and says why it cannot answer the rest.
+    """
+    slot: Slot = request.app.state.slot
+    status = "starting" if slot.mesh is None else "ready"
+    if slot.readiness.draining:
+        status = "draining"
+    health: Health = {"status": status}
+    return JsonResponse(health, status_code=200 if status == "ready" else 503)
 
 
 @router.get("/metrics", summary="Prometheus metrics")

@@ -85,6 +85,8 @@ def test_it_lives_says_what_is_missing_and_ends_cleanly(
         assert ready.status_code == 503
         assert ready.json()["status"] == "not_ready"
         assert ready.json()["missing"] == ["generation", "ingestion", "retrieval"]
+        alone = client.get("/readyz/gateway")
+        assert (alone.status_code, alone.json()) == (200, {"status": "ready"})
         assert client.get("/v1/usage").json()["reason"] == "CREDENTIALS_MISSING"
         metrics = client.get("/metrics")
         assert "http_server_request_duration" in metrics.text
@@ -133,6 +135,8 @@ def test_without_a_database_it_lives_and_names_the_gap(
     with httpx.Client(base_url=url, trust_env=False) as client:
         when(lambda: client.get("/healthz").status_code == 200)
         assert "gateway" in client.get("/readyz").json()["missing"]
+        alone = client.get("/readyz/gateway")
+        assert (alone.status_code, alone.json()) == (503, {"status": "starting"})
         assert client.get("/v1/usage").json()["reason"] == "GATEWAY_STARTING"
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=15)

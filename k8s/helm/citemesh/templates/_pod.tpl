@@ -119,7 +119,7 @@ grpc: {port: {{ .root.Values.ports.grpc }}}
 {{/* Whether it takes calls. */}}
 {{- define "citemesh.ready" -}}
 {{- if eq .component.name "gateway" -}}
-httpGet: {path: /readyz, port: http}
+httpGet: {path: /readyz/gateway, port: http}
 {{- else -}}
 grpc: {port: {{ .root.Values.ports.grpc }}, service: {{ .component.grpcService }}}
 {{- end -}}
