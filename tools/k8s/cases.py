@@ -280,6 +280,7 @@ UNSAFE = (
         _services(rerank={"resources": {"limits": {"memroy": "1Gi"}}}),
         "invalid propertyName",
     ),
+    Unsafe("prod", {"gateway": {"trustedProxies": []}}, "locks everybody out"),
     Unsafe("prod", {"gateway": {"ingress": {"host": ""}}}, "gateway.ingress.host must"),
     Unsafe("prod", _services(reranker={"replicas": 1}), "additional properties 'reranker'"),
     Unsafe("prod", {"profile": "production"}, "value must be one of"),

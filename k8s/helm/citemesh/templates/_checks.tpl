@@ -8,6 +8,9 @@ each with one sentence that names the value.
 {{- include "citemesh.checks.models" . -}}
 {{- include "citemesh.checks.secrets" . -}}
 {{- include "citemesh.checks.config" . -}}
+{{- if and (or .Values.gateway.ingress.enabled .Values.gateway.httpRoute.enabled) (not .Values.gateway.trustedProxies) -}}
+{{- fail "gateway.trustedProxies must name the networks of the proxies in front of the gateway: without it every caller has the proxy's address, and whoever sends wrong keys locks everybody out." -}}
+{{- end -}}
 {{- if and .Values.telemetry.podMonitor.enabled (not .Values.telemetry.metrics.enabled) -}}
 {{- fail "telemetry.podMonitor.enabled scrapes a port that telemetry.metrics.enabled=false does not open." -}}
 {{- end -}}

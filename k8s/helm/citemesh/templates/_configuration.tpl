@@ -87,6 +87,8 @@ AWS_ENDPOINT_URL_S3: {{ . | quote }}
 AWS_REGION: {{ . | quote }}
 {{- end }}
 {{- end }}
+# They share the tokens a minute of a space's provider.
+CITEMESH_INGESTION_REPLICAS: {{ include "citemesh.mostReplicas" . | quote }}
 {{- with .root.Values.clamav.address }}
 CITEMESH_CLAMAV_ADDRESS: {{ . | quote }}
 {{- end }}
@@ -94,4 +96,7 @@ CITEMESH_CLAMAV_ADDRESS: {{ . | quote }}
 
 {{- define "citemesh.configuration.gateway" -}}
 CITEMESH_GATEWAY_ANSWER_SECONDS: {{ .root.Values.gateway.answerSeconds | quote }}
+{{- with .root.Values.gateway.trustedProxies }}
+CITEMESH_GATEWAY_TRUSTED_PROXIES: {{ join "," . | quote }}
+{{- end }}
 {{- end -}}
