@@ -20,6 +20,7 @@ FAULTS ?=
 PAGES ?= 0
 SCENARIO ?= peak
 OVERLOAD ?=
+PODS ?=
 CHAOS ?=
 LOAD ?=
 
@@ -124,6 +125,10 @@ k8s: $(K8S_INSTALLED) ## render the chart into k8s/manifests, after its derived 
 .PHONY: k8s-check
 k8s-check: $(INSTALLED) $(STUBS) $(K8S_INSTALLED) ## lint, schemas, policies, call graph, settings and drift of the chart, without a cluster
 	$(K8S_VENV)/bin/python -m tools.k8s.check --python $(VENV)/bin/python
+
+.PHONY: pods
+pods: $(INSTALLED) $(STUBS) $(K8S_INSTALLED) ## the chart's mesh as podman containers: upload, ask, kill a replica, roll a service; PODS=options
+	$(VENV)/bin/python -m tools.pods --helm $(K8S_VENV)/bin/python $(PODS)
 
 clean: ## remove what was built; the data of a mesh stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

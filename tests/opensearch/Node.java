@@ -5,8 +5,9 @@ import org.codelibs.opensearch.runner.OpenSearchRunner;
 /**
  * A single OpenSearch node for tests: `java -cp 'jars/*' Node.java DIRECTORY`.
  *
- * It takes a free port, writes its address to DIRECTORY/node_1/logs/http.ports, and
- * stops when its standard input closes, so it never outlives the tests that started it.
+ * It takes a free port of the loopback, or -Dcitemesh.host= and -Dcitemesh.port=, writes its
+ * address to DIRECTORY/node_1/logs/http.ports, and stops when its standard input closes, so it
+ * never outlives the tests that started it.
  */
 public class Node {
     /** Only what the tests need: a missing one would be skipped silently, so they ask `_analyze`. */
@@ -18,9 +19,9 @@ public class Node {
 
     static final Map<String, String> SETTINGS =
             Map.of(
-                    "http.port", "0",
+                    "http.port", System.getProperty("citemesh.port", "0"),
                     "transport.port", "0",
-                    "network.host", "127.0.0.1",
+                    "network.host", System.getProperty("citemesh.host", "127.0.0.1"),
                     "discovery.type", "single-node",
                     "node.portsfile", "true",
                     "node.store.allow_mmap", "false",

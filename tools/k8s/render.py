@@ -3,6 +3,7 @@
     python -m tools.k8s.render                # write what is derived
     python -m tools.k8s.render --check        # 1 and what is not current
     python -m tools.k8s.render dev            # print a profile as Helm would install it
+    python -m tools.k8s.render prod --site F  # with a site's own values
 
 Runs in .venv-k8s (k8s/requirements.txt): Helm 4 as a library, no `helm` and no cluster.
 """
@@ -27,11 +28,11 @@ RELEASE = "citemesh"
 """Name of the release, and so of everything, in what is rendered here."""
 
 
-def values_of(profile: str) -> dict[str, Any]:
-    """Values of a profile, with what a site adds to it (`ci/<profile>-values.yaml`)."""
+def values_of(profile: str, site: Path | None = None) -> dict[str, Any]:
+    """Values of a profile, with what a site adds to it (if unnamed `ci/<profile>-values.yaml`)."""
     values: dict[str, Any] = {}
-    for name in (f"values-{profile}.yaml", f"ci/{profile}-values.yaml"):
-        values = merged(values, yaml.safe_load((CHART / name).read_text()))
+    for path in (CHART / f"values-{profile}.yaml", site or CHART / f"ci/{profile}-values.yaml"):
+        values = merged(values, yaml.safe_load(path.read_text()))
     return values
 
 
@@ -142,9 +143,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tools.k8s.render")
     parser.add_argument("profile", nargs="?", choices=PROFILES)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--site", type=Path, help="values laid over the profile's")
     arguments = parser.parse_args()
     if arguments.profile:
-        yaml.safe_dump_all(render(values_of(arguments.profile)), sys.stdout, sort_keys=False)
+        yaml.safe_dump_all(
+            render(values_of(arguments.profile, arguments.site)), sys.stdout, sort_keys=False
+        )
         return 0
     # The chart reads its derived files, so they come first.
     for make, folders in ((files, (CHART / "files",)), (manifests, (MANIFESTS,))):
