@@ -80,7 +80,7 @@ class Ground:
         self.podman("rm", "--force", "--time=0", "--volumes", name)
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def log(self, name: str, lines: int = 20) -> str:
+    def log(self, name: str, lines: int = 8) -> str:
         """The end of what a container printed."""
         done = self.podman.attempt("logs", f"--tail={lines}", name)
         return done.stdout + done.stderr

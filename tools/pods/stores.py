@@ -8,6 +8,7 @@ are what `tools/pods/values.yaml` calls them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -175,6 +176,8 @@ async def opensearch(ground: Ground) -> None:
 @asynccontextmanager
 async def s3(ground: Ground) -> AsyncIterator[str]:
     """A real S3 over HTTP with the bucket in it; yields its address."""
+    # A line for each request, on our own standard error.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address=ground.gateway, port=0, verbose=False)
     await asyncio.to_thread(server.start)
     try:
