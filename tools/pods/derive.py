@@ -186,9 +186,9 @@ def _value(variable: Manifest, resources: Resources, fields: Mapping[str, str]) 
             raise Untranslated(f"env[].valueFrom.fieldRef: {path}")
         return fields[path]
     ((key, reference),) = source.items()
-    kind = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}[key]
+    kinds = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}  # pragma: allowlist secret
     optional = bool(reference.get("optional"))
-    return resources.value(kind, reference["name"], reference["key"], optional=optional)
+    return resources.value(kinds[key], reference["name"], reference["key"], optional=optional)
 
 
 def _account(context: Manifest) -> tuple[int, list[str]]:
