@@ -96,6 +96,26 @@ def test_text_that_is_not_utf8_is_read_as_its_author_wrote_it(
     assert "Brücke über die Wümme" in chunks[0]["text"]
 
 
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("../../etc/passwd.txt", "passwd.txt"),
+        ("C:\\Users\\x\\plan.txt", "plan.txt"),
+        ("price\u202etxt.exe\u2066.txt", "pricetxt.exe.txt"),
+        ("con.txt", "_con.txt"),
+    ],
+    ids=["a path", "another system's path", "turned around", "a device"],
+)
+def test_a_name_that_pretends_is_shown_as_what_it_is(
+    mesh: RunningMesh, name: str, title: str
+) -> None:
+    content = f"The name of this file is its only oddity: {title}.".encode()
+    reply = mesh.http.post("/v1/documents", files={"file": (name, content)})
+    assert reply.status_code == 202, reply.text
+    document = settled(mesh.http, reply.json()["id"])
+    assert (document["state"], document["title"]) == ("ready", title)
+
+
 def test_an_upload_of_two_gigabytes_is_refused_before_it_is_sent(mesh: RunningMesh) -> None:
     connection = HTTPConnection(mesh.url.removeprefix("http://"), timeout=20)
     connection.putrequest("POST", "/v1/documents")
