@@ -98,6 +98,13 @@ def the_lanes_are_one(manifests: Resources) -> None:
     data["CITEMESH_EMBEDDING_BULK_ADDRESS"] = "dns:///citemesh-embedding:50051"
 
 
+def a_certificate_of_another_name(manifests: Resources) -> None:
+    spec = of(manifests, "Deployment", "citemesh-rerank")["spec"]["template"]["spec"]
+    spec["volumes"].append({"name": "tls", "secret": {"secretName": "citemesh-tls-rerank"}})
+    certificate = {"secretName": "citemesh-tls-rerank", "dnsNames": ["rerank"]}
+    manifests.append({"kind": "Certificate", "metadata": {"name": "rerank"}, "spec": certificate})
+
+
 def an_address_too_much(manifests: Resources) -> None:
     data = of(manifests, "ConfigMap", "citemesh-gateway")["data"]
     data["CITEMESH_GUARDRAIL_ADDRESS"] = "dns:///citemesh-guardrail:50051"
@@ -134,6 +141,10 @@ def nobody_starts_it(manifests: Resources) -> None:
         (
             the_lanes_are_one,
             "citemesh-embedding:50051: the Service selects ['embedding']",
+        ),
+        (
+            a_certificate_of_another_name,
+            "retrieval dials rerank at dns:///citemesh-rerank:50051: its certificate names",
         ),
         (an_address_too_much, "gateway is told the address of guardrail"),
         (no_address, "retrieval is told no address of rerank"),

@@ -164,4 +164,26 @@ def _leads_astray(
         return f"the pods serve gRPC at {pod.ports.get('grpc')}"
     selector = {"matchLabels": services[0]["selector"]}
     chosen = {each.name for each in by_name.values() if selects(selector, each.labels)}
-    return "" if chosen == {pod.name} else f"the Service selects {sorted(chosen)}"
+    if chosen != {pod.name}:
+        return f"the Service selects {sorted(chosen)}"
+    certified = _certified(pod, resources)
+    return f"its certificate names {certified}" if certified and host not in certified else ""
+
+
+def _certified(pod: Pod, resources: Sequence[Resource]) -> list[str]:
+    """Names in the certificate that a pod shows; empty when none is made with the release."""
+    mounted = {
+        volume["secret"]["secretName"]
+        for resource in resources
+        if resource["kind"] == "Deployment"
+        and resource["metadata"]["labels"].get("app.kubernetes.io/component") == pod.name
+        for volume in resource["spec"]["template"]["spec"].get("volumes", ())
+        if "secret" in volume
+    }
+    certificates = [each["spec"] for each in resources if each["kind"] == "Certificate"]
+    return [
+        name
+        for certificate in certificates
+        if certificate["secretName"] in mounted
+        for name in certificate["dnsNames"]
+    ]
