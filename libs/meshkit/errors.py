@@ -252,6 +252,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
     status = rpc_status.from_call(cast(grpc.Call, _AsCall(error)))
     if status is not None and (known := from_status(status)) is not None:
         return known
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return Unavailable(
+            "SERVICE_OUTDATED",
+            "A service of the mesh is older than this call; try again when its upgrade is over.",
+            retry_after=RETRY_SECONDS,
+        )
     cls = BY_CODE.get(error.code(), Internal)
     texts = {
         grpc.StatusCode.UNAVAILABLE: "A service of the mesh cannot be reached now; try again.",
