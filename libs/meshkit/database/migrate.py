@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from alembic import command
@@ -36,11 +38,16 @@ class MigrationBusy(RuntimeError):
     """Another migrator held the lock for too long."""
 
 
-async def migrate(admin_url: str) -> dict[str, int]:
+Applied = Callable[[Connection, Schema, int], None]
+"""Called inside a revision's transaction, when it has done its work."""
+
+
+async def migrate(admin_url: str, applied: Applied | None = None) -> dict[str, int]:
     """Brings every schema to this code's revision; returns revisions by schema.
 
     Args:
         admin_url: Data source name of a member of every owner role.
+        applied: Looks at what each revision made.
 
     Raises:
         MigrationBusy: when another migrator does not end within five minutes.
@@ -51,7 +58,7 @@ async def migrate(admin_url: str) -> dict[str, int]:
         await check_installed(guard)
         await _acquire(guard)
         for schema in SCHEMAS:
-            await _upgrade(admin_url, schema)
+            await _upgrade(admin_url, schema, applied)
         return {schema.name: await revision(guard, schema.name) for schema in SCHEMAS}
     finally:
         await guard.close()
@@ -66,7 +73,7 @@ async def _acquire(guard: asyncpg.Connection[asyncpg.Record]) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _upgrade(admin_url: str, schema: Schema) -> None:
+async def _upgrade(admin_url: str, schema: Schema, applied: Applied | None) -> None:
     url = make_url(admin_url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(url)
     try:
@@ -75,18 +82,22 @@ async def _upgrade(admin_url: str, schema: Schema) -> None:
             await connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.execute(text(f"SET search_path = {schema.name}, public"))
             await connection.commit()
-            await connection.run_sync(_run, schema)
+            await connection.run_sync(_run, schema, applied)
             await connection.commit()
     finally:
         await engine.dispose()
 
 
-def _run(connection: Connection, schema: Schema) -> None:
+def _run(connection: Connection, schema: Schema, applied: Applied | None) -> None:
+    def tell(*, step: Any, **_: Any) -> None:
+        if applied is not None:
+            applied(connection, schema, int(step.up_revision_id))
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
     config.set_main_option("version_locations", str(directory(schema) / "versions"))
     config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, schema=schema.name)
+    config.attributes.update(connection=connection, schema=schema.name, applied=tell)
     command.upgrade(config, "head")
     for reader in readers(schema.name):
         connection.execute(text(f"GRANT SELECT ON {schema.name}.alembic_version TO {reader}"))

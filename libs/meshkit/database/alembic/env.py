@@ -10,6 +10,7 @@ context.configure(
     version_table="alembic_version",
     version_table_schema=attributes["schema"],
     transaction_per_migration=True,
+    on_version_apply=attributes["applied"],
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -11,6 +11,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+CONTRACT = "no release had a turn's answer"
+
 STATEMENTS = (
     "ALTER TABLE generation.turn DROP COLUMN answer",
     """

@@ -11,6 +11,8 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+CONTRACT = "no release called the function it replaces"
+
 # As in 0003 but for the token count and the flags. Not a definer: it sees the
 # project's rows.
 NEIGHBOURS = """
