@@ -35,15 +35,16 @@ class Contexts:
     def __init__(self, signer: Signer, now: Callable[[], float] = clock.now) -> None:
         self._signer = signer
         self._now = now
-        self._signed: OrderedDict[Caller, tuple[float, RequestContext]] = OrderedDict()
+        self._signed: OrderedDict[Caller, tuple[float, str, RequestContext]] = OrderedDict()
 
     def of(self, caller: Caller, request_id: str) -> RequestContext:
         """A context for a request of the caller; it lives for minutes."""
-        now = self._now()
-        signed_at, context = self._signed.get(caller, (0.0, None))
-        if context is None or not signed_at <= now < signed_at + REUSED_SECONDS:
+        now, kid = self._now(), self._signer.follow()
+        signed_at, by, context = self._signed.get(caller, (0.0, "", None))
+        # What a former key had signed may be refused any moment.
+        if context is None or by != kid or not signed_at <= now < signed_at + REUSED_SECONDS:
             context = self.fresh(caller, request_id)
-            self._signed[caller] = (now, context)
+            self._signed[caller] = (now, kid, context)
             self._signed.move_to_end(caller)
             if len(self._signed) > _REMEMBERED:
                 self._signed.popitem(last=False)

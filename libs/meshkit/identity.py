@@ -2,8 +2,9 @@
 
 A keyring file lists the public keys a process trusts, each with the issuer it
 belongs to; a signing key file holds one private key. Two keys of one issuer
-overlap while keys are rotated: add the new public key everywhere, switch the
-signer, then remove the old one. Both files are JSON Web Keys (RFC 8037).
+overlap while keys are rotated (`meshkit.rotation`): add the new public key
+everywhere, switch the signer, then remove the old one. Both files are JSON Web Keys
+(RFC 8037), and both are read again when they were replaced: no process restarts.
 
 An issuer other than `gateway` is a service acting for itself: it can claim no
 more than the scopes in `SERVICE_SCOPES`.
@@ -11,24 +12,36 @@ more than the scopes in `SERVICE_SCOPES`.
 
 from __future__ import annotations
 
-import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from jwt.algorithms import OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.types import Options
 
 from meshkit import clock
 from meshkit.context import INTERNAL, READ, SCOPES, WRITE, RequestContext
 from meshkit.errors import Unauthenticated
-from meshkit.ids import new_id
+from meshkit.key_files import (
+    KEYRING,
+    LOOK_SECONDS,
+    PRIVATE,
+    PUBLIC,
+    KeyFileInvalid,
+    TrustedKey,
+    Watched,
+    new_key,
+    private_key,
+    public_keys,
+    read_file,
+    write_file,
+)
+from meshkit.logging import logger
 from meshkit.project import DEFAULTS, ProjectSettings
+
+log = logger(__name__)
 
 AUDIENCE = "citemesh"
 GATEWAY = "gateway"
@@ -40,19 +53,6 @@ SERVICE_SCOPES = frozenset({READ, WRITE, INTERNAL})
 _REMEMBERED = 4096
 
 
-class KeyFileInvalid(ValueError):
-    """A key file cannot be used; the text names the file and says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedKey:
-    """A public key and who may sign with it."""
-
-    kid: str
-    issuer: str
-    key: Ed25519PublicKey
-
-
 class Signer:
     """Signs contexts with one private key."""
 
@@ -62,24 +62,36 @@ class Signer:
         issuer: str,
         key: Ed25519PrivateKey,
         now: Callable[[], float] = clock.now,
+        file: Watched | None = None,
     ) -> None:
         self._now = now
+        self._file = file
         self.kid = kid
         self.issuer = issuer
         self._key = key
 
     @classmethod
     def load(cls, path: Path, now: Callable[[], float] = clock.now) -> Signer:
-        """Reads a signing key.
+        """Reads a signing key, and a new one when the file is replaced by that.
 
         Raises:
             KeyFileInvalid: when the file is missing or holds no such key.
         """
-        entry = _read(path)
-        key = OKPAlgorithm.from_jwk(entry)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise KeyFileInvalid(f"{path} holds no Ed25519 private key.")
-        return cls(entry["kid"], entry["issuer"], key, now)
+        file = Watched(path)
+        return cls(*private_key(path), now, file)
+
+    def follow(self) -> str:
+        """Takes up the key that replaced this one, if any did; returns the name of the key."""
+        if self._file is None or not self._file.replaced(LOOK_SECONDS):
+            return self.kid
+        try:
+            kid, _, key = private_key(self._file.path, self.issuer)
+        except KeyFileInvalid as error:
+            self._file.useless(error)
+            return self.kid
+        self.kid, self._key = kid, key
+        log.info("signing with another key", kid=kid)
+        return kid
 
     def sign(
         self,
@@ -93,6 +105,7 @@ class Signer:
         settings: ProjectSettings = DEFAULTS,
     ) -> RequestContext:
         """A context with these claims that is valid for `seconds`."""
+        self.follow()
         now = self._now()
         principals, scopes = tuple(principals), frozenset(scopes)
         claims: dict[str, Any] = {
@@ -141,27 +154,44 @@ class Verifier:
     calls of one request bring the same token many times.
     """
 
-    def __init__(self, keys: Iterable[TrustedKey], now: Callable[[], float] = clock.now) -> None:
+    def __init__(
+        self,
+        keys: Iterable[TrustedKey],
+        now: Callable[[], float] = clock.now,
+        file: Watched | None = None,
+    ) -> None:
         self._now = now
+        self._file = file
         self._keys = {key.kid: key for key in keys}
         self._verified: OrderedDict[str, RequestContext] = OrderedDict()
 
     @classmethod
     def load(cls, path: Path, now: Callable[[], float] = clock.now) -> Verifier:
-        """Reads a keyring.
+        """Reads a keyring, and what replaces it later.
 
         Raises:
             KeyFileInvalid: when the file is missing or holds something else.
         """
-        keys = []
-        for entry in _read(path).get("keys", []):
-            key = OKPAlgorithm.from_jwk(entry)
-            if not isinstance(key, Ed25519PublicKey):
-                raise KeyFileInvalid(f"{path} must hold public Ed25519 keys only.")
-            keys.append(TrustedKey(entry["kid"], entry["issuer"], key))
-        if not keys:
-            raise KeyFileInvalid(f"{path} holds no key.")
-        return cls(keys, now)
+        file = Watched(path)
+        return cls(public_keys(path), now, file)
+
+    def _follow(self, after: float) -> None:
+        if self._file is None or not self._file.replaced(after):
+            return
+        try:
+            self._keys = {key.kid: key for key in public_keys(self._file.path)}
+        except KeyFileInvalid as error:
+            self._file.useless(error)
+            return
+        # What a key that is gone had signed is worth nothing from now on.
+        self._verified.clear()
+        log.info("another keyring is trusted", kids=sorted(self._keys))
+
+    def _key(self, kid: str) -> TrustedKey | None:
+        if kid not in self._keys:
+            # It may just have been added; looking costs less than the call that asks for it.
+            self._follow(0.0)
+        return self._keys.get(kid)
 
     def verify(self, token: str) -> RequestContext:
         """The claims of a token.
@@ -169,6 +199,7 @@ class Verifier:
         Raises:
             Unauthenticated: CONTEXT_EXPIRED, CONTEXT_EARLY or CONTEXT_INVALID.
         """
+        self._follow(LOOK_SECONDS)
         known = self._verified.get(token)
         if known is not None:
             if self._now() > known.expires_at + LEEWAY_SECONDS:
@@ -186,7 +217,7 @@ class Verifier:
             "CONTEXT_INVALID", "The signed context is not valid here; get one from POST /v1/token."
         )
         try:
-            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""))
+            key = self._key(str(jwt.get_unverified_header(token).get("kid", "")))
             if key is None:
                 raise invalid
             claims = jwt.decode(
@@ -261,16 +292,6 @@ def _context(claims: dict[str, Any], token: str) -> RequestContext:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        entry = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise KeyFileInvalid(f"{path} cannot be read as a key file: {error}.") from error
-    if not isinstance(entry, dict):
-        raise KeyFileInvalid(f"{path} holds no JSON object.")
-    return entry
-
-
 def create_keyring(directory: Path, issuers: Iterable[str]) -> None:
     """Writes `keyring.json` and `<issuer>.key` for each issuer, unless they exist.
 
@@ -278,23 +299,13 @@ def create_keyring(directory: Path, issuers: Iterable[str]) -> None:
     is never changed.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ring = directory / "keyring.json"
-    keys: list[dict[str, Any]] = _read(ring)["keys"] if ring.exists() else []
+    ring = directory / KEYRING
+    keys: list[dict[str, Any]] = read_file(ring)["keys"] if ring.exists() else []
     for issuer in issuers:
         path = directory / f"{issuer}.key"
         if path.exists() and any(entry["issuer"] == issuer for entry in keys):
             continue
-        private = Ed25519PrivateKey.generate()
-        names = {"kid": new_id("kid"), "issuer": issuer}
-        _write(path, {**OKPAlgorithm.to_jwk(private, as_dict=True), **names}, 0o600)
-        public = OKPAlgorithm.to_jwk(private.public_key(), as_dict=True)
-        keys.append({**public, **names})
-    _write(ring, {"keys": keys}, 0o644)
-
-
-def _write(path: Path, content: dict[str, Any], mode: int) -> None:
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
-    temporary.replace(path)
+        private, public = new_key(issuer)
+        write_file(path, private, PRIVATE)
+        keys.append(public)
+    write_file(ring, {"keys": keys}, PUBLIC)

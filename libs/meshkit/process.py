@@ -28,7 +28,8 @@ from meshkit.components import BY_NAME, COMPONENTS, OPERATIONS, Schema
 from meshkit.database.pool import UNREACHABLE, Database
 from meshkit.database.revisions import head, revision
 from meshkit.errors import Unavailable
-from meshkit.identity import KeyFileInvalid, Signer, Verifier
+from meshkit.identity import Signer, Verifier
+from meshkit.key_files import KeyFileInvalid
 from meshkit.logging import configure as configure_logging
 from meshkit.logging import logger
 from meshkit.server import Server

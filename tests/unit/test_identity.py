@@ -10,7 +10,8 @@ import jwt
 import pytest
 
 from meshkit.errors import Unauthenticated
-from meshkit.identity import KeyFileInvalid, Signer, Verifier, create_keyring
+from meshkit.identity import Signer, Verifier, create_keyring
+from meshkit.key_files import KeyFileInvalid
 from meshkit.project import DEFAULTS, ProjectSettings
 
 CLAIMS = {

@@ -16,6 +16,7 @@ from meshkit.cli import (
     capacity,
     documents,
     evaluate,
+    identity,
     ingest,
     keys,
     load,
@@ -45,6 +46,7 @@ app.add_typer(documents.app, name="documents")
 app.command("eval")(evaluate.evaluate)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
+app.add_typer(identity.app, name="identity")
 app.add_typer(providers.app, name="providers")
 app.command()(capacity.capacity)
 app.command()(load.load)
