@@ -1,9 +1,9 @@
 """`python -m gateway`: the REST interface, served until SIGTERM.
 
 The port answers from the start: until the database is there, /healthz says
-alive, /readyz names what is missing and /v1 answers 503. At SIGTERM streams of
-document events end, answers under way are finished, and what was opened is
-closed.
+alive, /readyz names what is missing and /v1 answers 503. At SIGTERM requests are
+taken a little longer, while /readyz sends the next ones elsewhere; then streams of
+document events end, answers under way are finished, and what was opened is closed.
 """
 
 from __future__ import annotations
@@ -122,9 +122,15 @@ async def serve(settings: GatewaySettings) -> None:
             await asyncio.wait(
                 {waiter, process.failed, serving}, return_when=asyncio.FIRST_COMPLETED
             )
-        process.draining.set()
         readiness.draining = True
         log.info("draining")
+        if waiter.done():
+            await asyncio.wait(
+                {process.failed, serving},
+                timeout=settings.notice_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        process.draining.set()
         http.should_exit = True
         await serving
         if process.failed.done():

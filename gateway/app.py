@@ -91,5 +91,10 @@ def create_app(settings: GatewaySettings, slot: Slot) -> FastAPI:
     origins = words(settings.allowed_origins)
     if origins:
         app.add_middleware(Cors, origins=origins)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, https_only=settings.https_only)
+    app.add_middleware(
+        Edge,
+        max_body_bytes=settings.max_body_bytes,
+        https_only=settings.https_only,
+        readiness=slot.readiness,
+    )
     return app

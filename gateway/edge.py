@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from http import HTTPMethod, HTTPStatus
 
 from starlette.datastructures import Headers
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problem
+from gateway.readiness import Readiness
 from gateway.security import security_headers
 from meshkit import access_log
 from meshkit.admission import Place
@@ -45,8 +47,11 @@ def request_id(given: str | None) -> str:
 class Edge:
     """ASGI middleware around the application; see the module."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, https_only: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, https_only: bool, readiness: Readiness
+    ) -> None:
         self._app = app
+        self._readiness = readiness
         self._max_body_bytes = max_body_bytes
         self._https_only = https_only
 
@@ -59,7 +64,11 @@ class Edge:
         identity = request_id(headers.get(REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = identity
         started = time.perf_counter()
-        answer = _Answer(send, identity, scope["path"], self._https_only, started)
+        added = security_headers(scope["path"], self._https_only)
+        if self._readiness.draining:
+            # An idle connection that we close may be just the one that a request comes on.
+            added = (*added, (b"connection", b"close"))
+        answer = _Answer(send, identity, added, started)
         # Anybody may invent methods; each would be a series of its own.
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         tracing.continue_from(headers)
@@ -150,12 +159,12 @@ class _Answer:
     """Sends a response with the headers that every response has."""
 
     def __init__(
-        self, send: Send, identity: str, path: str, https_only: bool, started: float
+        self, send: Send, identity: str, headers: Iterable[tuple[bytes, bytes]], started: float
     ) -> None:
         self._send = send
         self._started = started
         self._identity = (REQUEST_ID_HEADER.lower().encode(), identity.encode())
-        self._headers = security_headers(path, https_only)
+        self._headers = headers
         self.status = 0
         """Status that was sent; 0 before."""
         self.bytes = 0

@@ -55,6 +55,10 @@ class GatewaySettings(ServiceSettings, service="gateway"):
     """Time for an export or a purge of a project."""
     keep_alive_seconds: float = Field(15.0, gt=0)
     """Silence on an event stream after which a comment is sent, so that proxies keep it open."""
+    notice_seconds: float = Field(2.0, ge=0)
+    """How long after SIGTERM requests are still taken, while /readyz says `draining` and each
+    answer ends its connection: longer than a balancer takes to notice. Calls in flight have
+    `drain_seconds` after that."""
 
     key_limit: str = "20000/minute"
     """Requests of one key, such as `100/second; 20000/hour`."""

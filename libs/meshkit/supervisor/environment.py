@@ -119,6 +119,8 @@ class Environments:
             "CITEMESH_RETRIEVAL_LEXICAL_DIR": str(self.data.lexical),
             "CITEMESH_TRACE_FILE": str(self.data.traces / f"{component.name}.jsonl"),
             "CITEMESH_DRAIN_SECONDS": str(DRAIN_SECONDS),
+            # There is no other gateway that a balancer could choose.
+            "CITEMESH_GATEWAY_NOTICE_SECONDS": "0",
             # Handlers of gRPC that run in a child between fork and exec have crashed there.
             "GRPC_ENABLE_FORK_SUPPORT": "0",
             "ORT_DISABLE_TELEMETRY": "1",

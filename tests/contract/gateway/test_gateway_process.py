@@ -35,6 +35,7 @@ def environment(keyring: Path, postgres: Any) -> dict[str, str]:
         "CITEMESH_GATEWAY_DATABASE_URL": postgres.dsn("gateway"),
         "CITEMESH_GATEWAY_SIGNING_KEY": str(keyring / "gateway.key"),
         "CITEMESH_GATEWAY_DRAIN_SECONDS": "2",
+        "CITEMESH_GATEWAY_NOTICE_SECONDS": "0.5",
         "CITEMESH_INGESTION_ADDRESS": nobody,
         "CITEMESH_RETRIEVAL_ADDRESS": nobody,
         "CITEMESH_GENERATION_ADDRESS": nobody,
@@ -91,7 +92,14 @@ def test_it_lives_says_what_is_missing_and_ends_cleanly(
         metrics = client.get("/metrics")
         assert "http_server_request_duration" in metrics.text
         assert 'http_route="/healthz"' in metrics.text
-    process.send_signal(signal.SIGTERM)
+        assert "connection" not in metrics.headers
+        process.send_signal(signal.SIGTERM)
+        draining = when(lambda: (r := client.get("/readyz")).json()["status"] == "draining" and r)
+        assert draining.status_code == 503
+        # Requests are still answered, and each answer sends its connection's owner elsewhere.
+        late = client.get("/v1/usage")
+        assert late.json()["reason"] == "CREDENTIALS_MISSING"
+        assert late.headers["Connection"] == "close"
     output, _ = process.communicate(timeout=15)
     assert process.returncode == 0, output
     assert "stopped" in output
