@@ -131,7 +131,8 @@ class Operations:
     async def _replicas(self) -> list[Replica]:
         """Every process behind the components' names; an unknown name stands for itself."""
         found: set[Replica] = set()
-        for component, address in self._addresses.items():
+        named = [(c, one) for c, address in self._addresses.items() for one in _each_of(address)]
+        for component, address in named:
             host, _, port = address.rpartition("/")[2].rpartition(":")
             loop = asyncio.get_running_loop()
             try:
@@ -164,6 +165,12 @@ class Operations:
             for channel in self._channels.values():
                 stack.push_async_callback(channel.close)
         self._channels.clear()
+
+
+def _each_of(address: str) -> list[str]:
+    """The addresses of a target, of which gRPC's `ipv4:` and `ipv6:` list several."""
+    scheme, _, listed = address.partition(":")
+    return listed.split(",") if scheme in ("ipv4", "ipv6") else [address]
 
 
 async def _list(

@@ -75,9 +75,10 @@ async def test_readiness_shows_open_breakers_and_stays_ready(gateway: Any) -> No
 
 
 async def test_a_process_that_does_not_answer_is_named(keyring: Any, backend: Any) -> None:
-    nobody = "127.0.0.1:1"
+    nobody, neither = "127.0.0.1:1", "127.0.0.1:2"
+    listed = f"ipv4:{nobody},{neither}"
     operations = Operations(
-        {"rerank": nobody, "generation": backend[1], "retrieval": nobody},
+        {"rerank": listed, "generation": backend[1], "retrieval": nobody},
         Signer.load(keyring / "gateway.key"),
     )
     try:
@@ -85,4 +86,4 @@ async def test_a_process_that_does_not_answer_is_named(keyring: Any, backend: An
     finally:
         await operations.close()
     # Retrieval calls no provider and is not asked.
-    assert report.silent == (Replica("rerank", nobody),)
+    assert report.silent == (Replica("rerank", nobody), Replica("rerank", neither))
