@@ -239,7 +239,7 @@ def main() -> int:
         json.dumps(
             {
                 "knee_per_s": round(knee, 2),
-                "goodput_kept_at_3x": kept,
+                "goodput_share_at_3x": kept,
                 "slo_ms": {"first": slo.first_token_p95_ms, "total": slo.total_p95_ms},
                 "steps": [asdict(step) for step in [*climb, *overload]],
                 "seconds": round(took, 1),
