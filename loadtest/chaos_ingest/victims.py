@@ -38,6 +38,14 @@ class Victims:
             raise RuntimeError("the supervisor is gone")
         return next(child for child in state.children if child.name == name)
 
+    def processes(self, *names: str) -> list[int]:
+        """Process ids of some parts, or of all and the supervisor."""
+        state = read(self._data.state)
+        if state is None:
+            raise RuntimeError("the supervisor is gone")
+        chosen = [child.pid for child in state.children if not names or child.name in names]
+        return [pid for pid in (*chosen, 0 if names else state.pid) if pid]
+
     def port(self, name: str) -> int:
         """Where it listens."""
         return int(self.child(name).address.rpartition(":")[2])

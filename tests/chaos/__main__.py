@@ -28,8 +28,19 @@ from loadtest.chaos_ingest.rounds import Mesh
 from loadtest.chaos_ingest.victims import Victims
 from meshkit.supervisor.layout import DataDirectory
 from tests.chaos.callers import Callers, Seen
-from tests.chaos.cases import CASES, Case, NotHere, Scene, settable_clock, small_disk
+from tests.chaos.cases import (
+    CASES,
+    LONG_SECONDS,
+    SHORT_SECONDS,
+    Case,
+    NotHere,
+    Scene,
+    small_disk,
+)
+from tests.chaos.clock import Clocks, Unsettable
 from tests.chaos.proxy import Line
+from tests.chaos.search_node import SearchNode
+from tests.opensearch.node import Missing
 
 BEHIND_LINES = ("embedding", "guardrail", "retrieval", "generation", "ingestion")
 RECOVERY_SECONDS = 30.0
@@ -46,6 +57,8 @@ class Verdict:
     case: Case
     seen: Seen
     recovery_s: float = 0.0
+    found_s: float = 0.0
+    """When every acknowledged document was found, those uploaded last among them."""
     lost: int = 0
     broken: list[str] = field(default_factory=list)
     """Promises that were; empty when the case held."""
@@ -68,6 +81,7 @@ async def go(case: Case, scene: Scene, callers: Callers) -> Verdict:
     if verdict.recovery_s > RECOVERY_SECONDS:
         verdict.broken.append(f"not well {RECOVERY_SECONDS:g} s later: {complaint or 'not back'}")
     missing = await callers.lost(seen.uploaded, FOUND_SECONDS)
+    verdict.found_s = round(time.monotonic() - since, 2)
     verdict.lost = len(missing)
     verdict.broken += [f"lost: {document}" for document in missing]
     verdict.broken += seen.wrong
@@ -86,7 +100,8 @@ def show(verdict: Verdict) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in told.most_common())
     print(
         f"{verdict.case.name:26}{'held' if not verdict.broken else 'BROKEN':8}"
-        f"{verdict.recovery_s:>7.1f} s{seen.good.total():>6}{seen.degraded.total():>10}"
+        f"{verdict.recovery_s:>8.1f} s{verdict.found_s:>8.1f} s"
+        f"{seen.good.total():>6}{seen.degraded.total():>10}"
         f"{seen.refused.total():>9}{seen.busy:>6}{seen.broken.total():>8}"
         f"{seen.slowest_seconds:>8.1f} s"
         f"  {reasons}",
@@ -97,20 +112,26 @@ def show(verdict: Verdict) -> None:
 
 
 @asynccontextmanager
-async def opened(home: Path, *, clock: bool) -> AsyncIterator[tuple[Scene, Callers]]:
+async def opened(
+    home: Path, *, seconds: float, opensearch: bool
+) -> AsyncIterator[tuple[Scene, Callers]]:
     """A mesh with lines between its services, and callers who know what it should say.
 
     Raises:
-        NotHere: this machine has no clock that can be set.
+        NotHere: this machine has no OpenSearch.
     """
     data = DataDirectory.at(home / "data")
     victims = Victims(data)
     async with AsyncExitStack() as stack:
         lines = {name: Line(partial(victims.port, name)) for name in BEHIND_LINES}
+        node = await _search_node(stack, home / "opensearch") if opensearch else None
+        if node:
+            lines["opensearch"] = Line(lambda: node.port)
         for line in lines.values():
             await line.listen()
             stack.push_async_callback(line.close)
         disk = await stack.enter_async_context(small_disk(home / "blobs"))
+        clocks = settable_clocks(home / "clocks")
         settings = {
             "CITEMESH_GATEWAY_KEY_LIMIT": UNLIMITED,
             "CITEMESH_GATEWAY_ADDRESS_LIMIT": UNLIMITED,
@@ -120,16 +141,28 @@ async def opened(home: Path, *, clock: bool) -> AsyncIterator[tuple[Scene, Calle
             **{
                 f"CITEMESH_{name.upper()}_ADDRESS": f"127.0.0.1:{line.port}"
                 for name, line in lines.items()
+                if name in BEHIND_LINES
             },
             **({"CITEMESH_BLOB_URL": disk.as_uri()} if disk else {}),
-            **(settable_clock(home / "clock") if clock else {}),
+            **(clocks.environment if clocks else {}),
         }
+        if node:
+            url = f"http://127.0.0.1:{lines['opensearch'].port}"
+            settings |= {"CITEMESH_OPENSEARCH_URL": url}
         running = await _in_thread(stack, data, settings)
         _, key = await Mesh(running.url, data).project()
         callers = Callers(running.url, key)
         stack.push_async_callback(callers.close)
         await callers.fill()
-        yield Scene(victims, lines, disk, home / "clock"), callers
+        yield Scene(seconds, victims, lines, disk, clocks, node), callers
+
+
+def settable_clocks(folder: Path) -> Clocks | None:
+    """Clocks of the mesh, where they can be set."""
+    try:
+        return Clocks(folder)
+    except Unsettable:
+        return None
 
 
 async def _in_thread(
@@ -142,26 +175,42 @@ async def _in_thread(
     return running
 
 
-async def run(home: Path, cases: Sequence[Case]) -> list[Verdict]:
-    """Every case, shown as it ends; those that need another mesh on one of their own."""
+async def _search_node(stack: AsyncExitStack, home: Path) -> SearchNode:
+    node = SearchNode(home)
+    try:
+        await node.start()
+    except Missing as missing:
+        raise NotHere(str(missing)) from None
+    stack.push_async_callback(node.stop)
+    return node
+
+
+async def judged(case: Case, scene: Scene, callers: Callers) -> Verdict | None:
+    """Its row is shown as it ends; None when this machine cannot do it."""
+    try:
+        verdict = await go(case, scene, callers)
+    except NotHere as reason:
+        print(f"{case.name:26}skipped  {reason}", flush=True)
+        return None
+    show(verdict)
+    return verdict
+
+
+async def run(home: Path, cases: Sequence[Case], seconds: float) -> list[Verdict]:
+    """Every case; those with OpenSearch in a mesh of their own."""
     verdicts: list[Verdict] = []
-    for clock in (False, True):
-        chosen = [case for case in cases if case.clock == clock]
+    for opensearch in (False, True):
+        chosen = [case for case in cases if case.opensearch == opensearch]
         if not chosen:
             continue
-        folder = home / ("clock" if clock else "plain")
+        folder = home / ("opensearch" if opensearch else "plain")
         folder.mkdir()
         folder.chmod(0o711)
         try:
-            async with opened(folder, clock=clock) as (scene, callers):
-                for case in chosen:
-                    try:
-                        verdict = await go(case, scene, callers)
-                    except NotHere as reason:
-                        print(f"{case.name:26}skipped  {reason}", flush=True)
-                        continue
-                    show(verdict)
-                    verdicts.append(verdict)
+            async with opened(folder, seconds=seconds, opensearch=opensearch) as (scene, callers):
+                verdicts += [
+                    verdict for case in chosen if (verdict := await judged(case, scene, callers))
+                ]
         except NotHere as reason:
             print(f"{', '.join(case.name for case in chosen)}: skipped, {reason}", flush=True)
     return verdicts
@@ -173,9 +222,11 @@ def summary(verdicts: list[Verdict], seconds: float) -> dict[str, Any]:
     return {
         "cases": len(verdicts),
         "held": held,
+        "recovered": sum(verdict.recovery_s <= RECOVERY_SECONDS for verdict in verdicts),
         "lost": sum(verdict.lost for verdict in verdicts),
         "wrong_answers": sum(len(verdict.seen.wrong) for verdict in verdicts),
         "recovery_max_s": max((verdict.recovery_s for verdict in verdicts), default=0.0),
+        "found_max_s": max((verdict.found_s for verdict in verdicts), default=0.0),
         "acknowledged": sum(len(verdict.seen.uploaded) for verdict in verdicts),
         "good": sum(verdict.seen.good.total() for verdict in verdicts),
         "degraded": sum(verdict.seen.degraded.total() for verdict in verdicts),
@@ -203,14 +254,16 @@ def main() -> int:
     ]
     began = time.monotonic()
     print(
-        f"{'case':26}{'':8}{'well after':>9}{'good':>6}{'degraded':>10}{'refused':>9}{'busy':>6}"
+        f"{'case':26}{'':8}{'well after':>10}{'all found':>10}"
+        f"{'good':>6}{'degraded':>10}{'refused':>9}{'busy':>6}"
         f"{'cut off':>8}{'slowest':>10}  reasons"
     )
     with tempfile.TemporaryDirectory(prefix="citemesh-chaos-") as folder:
         home = options.keep or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o711)
-        verdicts = asyncio.run(run(home, cases))
+        seconds = SHORT_SECONDS if options.short else LONG_SECONDS
+        verdicts = asyncio.run(run(home, cases, seconds))
     found = summary(verdicts, time.monotonic() - began)
     print(json.dumps(found))
     return 0 if verdicts and found["held"] == found["cases"] else 1

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.chaos_ingest.victims import Victims, frozen
+from tests.chaos.clock import Clocks
 from tests.chaos.proxy import Line
+from tests.chaos.search_node import SearchNode
 
 ANSWER, SEARCH, UPLOAD = "answer", "search", "upload"
 EVERYTHING = frozenset({ANSWER, SEARCH, UPLOAD})
 NOTHING: frozenset[str] = frozenset()
-FROZEN_SECONDS = 4.0
-CUT_SECONDS = 4.0
+LONG_SECONDS, SHORT_SECONDS = 4.0, 2.5
+"""How long a fault lasts that does not end by itself."""
 SLOW_SECONDS = 0.15
+HOUR = 3_600
 
 
 class NotHere(Exception):
@@ -33,13 +36,17 @@ class NotHere(Exception):
 class Scene:
     """What a fault can reach."""
 
+    seconds: float
+    """How long it lasts, if it does not end by itself."""
     victims: Victims
     lines: dict[str, Line]
     """Between each service and its callers."""
     small_disk: Path | None
     """Where the blobs lie, when that is a small file system of its own."""
-    clock: Path
-    """File by which libfaketime sets the clock of every process of a mesh started with it."""
+    clocks: Clocks | None
+    """Of every process, where they can be set."""
+    search_node: SearchNode | None
+    """OpenSearch, in a mesh that has one."""
 
 
 Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -57,10 +64,10 @@ class Case:
     """Whether connections of callers may end without an answer."""
     at_once: bool = False
     """Whether recovery counts from the beginning of the fault rather than from its end."""
-    clock: bool = False
-    """Whether the mesh has to be started with a clock that can be set."""
     short: bool = False
     """Part of `make chaos SHORT=1`."""
+    opensearch: bool = False
+    """Whether it is done to a mesh whose lexical index is OpenSearch."""
 
 
 def kill(name: str) -> Fault:
@@ -74,14 +81,14 @@ def kill(name: str) -> Fault:
     return fault
 
 
-def freeze(name: str, seconds: float = FROZEN_SECONDS) -> Fault:
+def freeze(name: str) -> Fault:
     """SIGSTOP, and SIGCONT after some seconds."""
 
     @asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
         pid = await scene.victims.running(name)
         async with frozen(pid, with_children=name == "postgres"):
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(scene.seconds)
         await scene.victims.ready(name)
         yield
 
@@ -94,7 +101,7 @@ def cut(name: str) -> Fault:
     @asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
         async with scene.lines[name].cut():
-            await asyncio.sleep(CUT_SECONDS)
+            await asyncio.sleep(scene.seconds)
         yield
 
     return fault
@@ -106,7 +113,7 @@ def slow(name: str) -> Fault:
     @asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
         async with scene.lines[name].slow(SLOW_SECONDS):
-            await asyncio.sleep(CUT_SECONDS)
+            await asyncio.sleep(scene.seconds)
         yield
 
     return fault
@@ -124,45 +131,47 @@ async def full_disk(scene: Scene) -> AsyncIterator[None]:
                 with suppress(OSError):
                     while True:
                         file.write(b"\0" * size)
-        await asyncio.sleep(CUT_SECONDS)
+        await asyncio.sleep(scene.seconds)
     finally:
         filler.unlink()
     yield
 
 
-def clock_jump(by: str) -> Fault:
-    """The clock of every process goes wrong by `+1h` or `-1h`, and is set right again."""
+def clock_jump(seconds: int, *names: str) -> Fault:
+    """The clocks of some processes, or of all, are wrong for a while and then right again."""
 
     @asynccontextmanager
     async def fault(scene: Scene) -> AsyncIterator[None]:
-        scene.clock.write_text(f"{by}\n")
+        if scene.clocks is None:
+            raise NotHere("a clock jump needs Linux and a C compiler: apt-get install gcc")
+        processes = scene.victims.processes(*names)
+        scene.clocks.move(processes, seconds)
         try:
-            await asyncio.sleep(FROZEN_SECONDS)
+            await asyncio.sleep(scene.seconds)
         finally:
-            scene.clock.write_text("+0\n")
+            scene.clocks.move(processes, 0)
         yield
 
     return fault
 
 
-def settable_clock(file: Path) -> dict[str, str]:
-    """Variables of a process whose clock is set by a file; its monotonic clock stays true.
+@asynccontextmanager
+async def killed_search_node(scene: Scene) -> AsyncIterator[None]:
+    """OpenSearch ends by kill -9, and some seconds later it is started again on its data."""
+    assert scene.search_node is not None
+    await scene.search_node.kill()
+    await asyncio.sleep(scene.seconds)
+    await scene.search_node.start()
+    yield
 
-    Raises:
-        NotHere: libfaketime is not installed.
-    """
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        raise NotHere("a clock jump needs libfaketime: apt-get install libfaketime")
-    file.write_text("+0\n")
-    file.chmod(0o644)
-    return {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
+
+@asynccontextmanager
+async def frozen_search_node(scene: Scene) -> AsyncIterator[None]:
+    """SIGSTOP to OpenSearch, and SIGCONT after some seconds."""
+    assert scene.search_node is not None
+    async with frozen(scene.search_node.pid, with_children=False):
+        await asyncio.sleep(scene.seconds)
+    yield
 
 
 @asynccontextmanager
@@ -195,6 +204,15 @@ def _frozen(name: str, *refused: str, short: bool = False) -> Case:
     return Case(f"SIGSTOP {name}", freeze(name), frozenset(refused), short=short)
 
 
+def _jumps(name: str) -> tuple[Case, Case]:
+    """An hour ahead and an hour behind: whoever has the wrong time, nobody sees anything of it."""
+    names = () if name == "all" else (name,)
+    return (
+        Case(f"clock +1 h: {name}", clock_jump(HOUR, *names), NOTHING, short=not names),
+        Case(f"clock -1 h: {name}", clock_jump(-HOUR, *names), NOTHING),
+    )
+
+
 CASES: tuple[Case, ...] = (
     # Without a guardrail no answer is given; searches need none, uploads wait in the queue.
     _killed("guardrail", ANSWER, short=True),
@@ -225,6 +243,14 @@ CASES: tuple[Case, ...] = (
     Case("slow network: retrieval", slow("retrieval"), NOTHING),
     Case("slow network: embedding", slow("embedding"), NOTHING, short=True),
     Case("disk full", full_disk, frozenset({UPLOAD}), short=True),
-    Case("clock an hour ahead", clock_jump("+1h"), EVERYTHING, clock=True),
-    Case("clock an hour behind", clock_jump("-1h"), EVERYTHING, clock=True),
+    *_jumps("all"),
+    *_jumps("gateway"),
+    *_jumps("generation"),
+    *_jumps("ingestion"),
+    *_jumps("retrieval"),
+    *_jumps("postgres"),
+    # Without OpenSearch search goes on by meaning, and uploads wait.
+    Case("kill -9 OpenSearch", killed_search_node, NOTHING, opensearch=True),
+    Case("SIGSTOP OpenSearch", frozen_search_node, NOTHING, opensearch=True),
+    Case("partition: OpenSearch", cut("opensearch"), NOTHING, opensearch=True),
 )

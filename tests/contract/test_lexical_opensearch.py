@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opensearchpy import NotFoundError
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meshkit.errors import Unavailable
+from meshkit.telemetry import tracing
+from meshkit.telemetry.schema import schema
 from services.retrieval.lexical import (
     Changes,
     LexicalChunk,
@@ -191,3 +198,45 @@ async def test_an_opensearch_that_is_away_is_said_at_once(room: Room) -> None:
     # For the tests that share the database.
     await room.owner.execute("DELETE FROM retrieval.lexical_outbox WHERE project_id = $1", project)
     await home.close()
+
+
+@pytest.fixture(scope="module")
+def exporter() -> InMemorySpanExporter:
+    """Every span of this process that is ended from now on."""
+    exporter = InMemorySpanExporter()
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        trace.set_tracer_provider(TracerProvider())
+    provider = trace.get_tracer_provider()
+    assert isinstance(provider, TracerProvider)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+async def test_what_is_asked_of_opensearch_stands_in_the_trace_without_any_text(
+    replicas: tuple[Replica, Replica], exporter: InMemorySpanExporter
+) -> None:
+    first, _ = replicas
+    with tracing.span("SELECT"):
+        await first.keys(project_id(), "quokka")
+        with pytest.raises(NotFoundError):
+            await first.client.indices.get(index="never-made")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    root, search, failed = (spans[n] for n in ("SELECT", "opensearch search", "opensearch index"))
+    for span in (search, failed):
+        assert span.parent is not None
+        assert root.context is not None
+        assert span.parent.span_id == root.context.span_id
+        assert span.kind.name == "CLIENT"
+        said = schema().span(span.name, "client")
+        assert set(span.attributes or ()) - schema().everywhere <= said.attributes
+        assert "quokka" not in span.to_json()
+    assert dict(search.attributes or {}) == {
+        "db.system.name": "opensearch",
+        "db.operation.name": "search",
+        "http.request.method": "POST",
+    }
+    assert search.end_time is not None
+    assert search.start_time is not None
+    assert search.end_time > search.start_time
+    assert search.status.is_ok
+    assert not failed.status.is_ok

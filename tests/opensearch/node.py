@@ -169,8 +169,11 @@ def jars(jdk: Jdk, runner: str) -> Path:
 
 
 @contextmanager
-def running() -> Iterator[Node]:
+def running(home: Path | None = None) -> Iterator[Node]:
     """A node that answers and analyses; it is gone afterwards.
+
+    Args:
+        home: Directory of its data, kept afterwards; one that is removed unless given.
 
     Raises:
         Missing: when this machine lacks what it needs.
@@ -178,8 +181,12 @@ def running() -> Iterator[Node]:
     """
     jdk, runner = choose()
     library = jars(jdk, runner)
-    with tempfile.TemporaryDirectory(prefix="citemesh-opensearch-") as scratch:
-        output = Path(scratch) / "output"
+    with tempfile.TemporaryDirectory(prefix="citemesh-opensearch-") as temporary:
+        scratch = home or Path(temporary)
+        scratch.mkdir(exist_ok=True)
+        # Of the node that was here before.
+        _ports(scratch).unlink(missing_ok=True)
+        output = scratch / "output"
         with output.open("wb") as log:
             process = subprocess.Popen(
                 [
@@ -192,7 +199,7 @@ def running() -> Iterator[Node]:
                     "-cp",
                     f"{library}/*",
                     str(HERE / "Node.java"),
-                    scratch,
+                    str(scratch),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -201,7 +208,7 @@ def running() -> Iterator[Node]:
                 start_new_session=True,
             )
         try:
-            url = _wait(process, Path(scratch), output)
+            url = _wait(process, scratch, output)
             yield Node(url, _check(url), process)
         finally:
             assert process.stdin is not None
@@ -213,10 +220,14 @@ def running() -> Iterator[Node]:
                 process.wait()
 
 
+def _ports(scratch: Path) -> Path:
+    return scratch / "node_1" / "logs" / "http.ports"
+
+
 def _wait(process: subprocess.Popen[bytes], scratch: Path, output: Path) -> str:
     """The node's address, once it answers on it."""
     deadline = time.monotonic() + START_SECONDS
-    ports = scratch / "node_1" / "logs" / "http.ports"
+    ports = _ports(scratch)
     while time.monotonic() < deadline and process.poll() is None:
         addresses = ports.read_text().split() if ports.exists() else []
         for address in addresses:
