@@ -38,6 +38,7 @@ from services.generation.language_model import LanguageModel, Message, Prompt, R
 from services.generation.models.anthropic import AnthropicModel
 from services.generation.models.cohere import CohereModel
 from services.generation.models.gemini import GeminiModel
+from services.generation.rhythm import Rhythm
 from services.rerank.cohere import CohereReranker
 
 MOST_MS = 1.0
@@ -198,11 +199,11 @@ class Ours:
         self._reranker = CohereReranker(ranking, bare.cohere, gate(ranking))
         models = {provider: LISTED[provider, "generate"] for provider in PROVIDERS}
         opened: dict[str, LanguageModel] = {
-            "gemini": GeminiModel(models["gemini"], bare.gemini, gate(models["gemini"])),
+            "gemini": GeminiModel(models["gemini"], bare.gemini, gate(models["gemini"]), Rhythm()),
             "anthropic": AnthropicModel(
-                models["anthropic"], bare.anthropic, gate(models["anthropic"])
+                models["anthropic"], bare.anthropic, gate(models["anthropic"]), Rhythm()
             ),
-            "cohere": CohereModel(models["cohere"], bare.cohere, gate(models["cohere"])),
+            "cohere": CohereModel(models["cohere"], bare.cohere, gate(models["cohere"]), Rhythm()),
         }
         self._models = {
             name: LanguageModels([model], first_word_seconds=10) for name, model in opened.items()

@@ -26,6 +26,7 @@ from services.generation.generator import Generator
 from services.generation.opening import cheapest, open_models
 from services.generation.pipeline import Answerer, AnswerPolicy
 from services.generation.rewriting import Rewriting
+from services.generation.rhythm import Rhythm
 from services.generation.servicer import GenerationServicer
 from services.generation.settings import GenerationSettings
 from services.generation.store import Store
@@ -54,8 +55,9 @@ async def start(process: Process[GenerationSettings]) -> None:
         limit=settings.scored_sentences,
     )
     providers = provider_settings.load()
+    rhythm = Rhythm(longest=settings.longest_pause_seconds, per_second=settings.pieces_per_second)
     try:
-        opened = open_models(settings.language_models, providers)
+        opened = open_models(settings.language_models, providers, rhythm)
     except MeshError as error:
         # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
         raise SettingsInvalid(error.detail) from error
@@ -70,7 +72,7 @@ async def start(process: Process[GenerationSettings]) -> None:
             goes_on=settings.interrupted != "end",
         )
     budget = await process.budget(database)
-    helper = open_helper(settings, providers)
+    helper = open_helper(settings, providers, rhythm)
     process.stack.push_async_callback(helper.close)
     answerer = Answerer(
         guardrail=GuardrailCalls(guardrail),
@@ -104,7 +106,9 @@ async def start(process: Process[GenerationSettings]) -> None:
     process.background("sweep", sweep(store))
 
 
-def open_helper(settings: GenerationSettings, providers: Providers) -> LanguageModels:
+def open_helper(
+    settings: GenerationSettings, providers: Providers, rhythm: Rhythm
+) -> LanguageModels:
     """Who does cheap work; nobody where no language model is named.
 
     Raises:
@@ -114,7 +118,7 @@ def open_helper(settings: GenerationSettings, providers: Providers) -> LanguageM
     if settings.language_models and settings.helper != "none":
         names = [settings.helper or cheapest(settings.language_models, providers)]
     try:
-        opened = open_models(names, providers)
+        opened = open_models(names, providers, rhythm)
     except MeshError as error:
         raise SettingsInvalid(error.detail) from error
     return LanguageModels(opened, first_word_seconds=settings.first_word_seconds)

@@ -10,6 +10,7 @@ from meshkit.providers.check import SECONDS, Finding, Tried, main, named, tried
 from meshkit.providers.settings import Providers
 from services.generation.language_model import Finished, Left, Message, Prompt, Role
 from services.generation.opening import open_models
+from services.generation.rhythm import Rhythm
 from services.generation.settings import GenerationSettings
 
 PROMPT = Prompt(
@@ -27,7 +28,7 @@ async def check(providers: Providers) -> list[Finding]:
 
 async def _try(name: str, providers: Providers) -> Finding:
     async def call() -> Tried:
-        [model] = open_models([name], providers)
+        [model] = open_models([name], providers, Rhythm())
         began = time.perf_counter()
         pieces, first, cost, ended, left = 0, 0.0, 0, "", ""
         try:

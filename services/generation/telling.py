@@ -16,7 +16,6 @@ from meshkit.telemetry import metrics
 from meshkit.usage import Spend
 from services.generation.answers import Delta, Draft, Retracted, Switched
 from services.generation.calls.guardrail import GuardrailCalls
-from services.generation.coalescing import coalesced
 from services.generation.generator import Generator
 from services.generation.passages import Passage
 from services.generation.resuming import whole_sentences
@@ -86,7 +85,7 @@ class Telling:
         async with aclosing(written):
             while True:
                 filtered = self._guardrail.filtered(
-                    lambda: coalesced(self._until_switch(written)),
+                    lambda: self._until_switch(written),
                     release=self._release,
                     seconds=watch.share(0.9, self._seconds),
                 )

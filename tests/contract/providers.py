@@ -27,6 +27,7 @@ from services.generation.language_model import (
 from services.generation.models.anthropic import AnthropicModel
 from services.generation.models.cohere import CohereModel
 from services.generation.models.gemini import GeminiModel
+from services.generation.rhythm import Rhythm
 from services.rerank.cohere import CohereReranker
 from services.rerank.reranker import Reranker
 
@@ -81,11 +82,11 @@ def open_model(access: Access) -> LanguageModel:
     model = KNOWN.find(access.provider, Operation.GENERATE)
     match access.provider:
         case "gemini":
-            return GeminiModel(model, gemini.Client(access), gate_of(model))
+            return GeminiModel(model, gemini.Client(access), gate_of(model), Rhythm())
         case "anthropic":
-            return AnthropicModel(model, anthropic.open_client(access), gate_of(model))
+            return AnthropicModel(model, anthropic.open_client(access), gate_of(model), Rhythm())
         case _:
-            return CohereModel(model, cohere.open_client(access), gate_of(model))
+            return CohereModel(model, cohere.open_client(access), gate_of(model), Rhythm())
 
 
 @asynccontextmanager

@@ -1,7 +1,5 @@
 """The pure parts of answering: units, candidates, follow-ups, cache keys, confidence, pages."""
 
-import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -29,11 +27,11 @@ from services.generation.cached_answer import decode, encode
 from services.generation.calibration import NOBODY, Calibration
 from services.generation.candidates import candidates, coverage, flat
 from services.generation.citations import locate, pages, quotes_of, supported, used_markers
-from services.generation.coalescing import Rhythm, coalesced
 from services.generation.confidence import Ballot, Checked, Confidence, Signals, Vote, judge
 from services.generation.follow_up import leans_on_history, search_text
 from services.generation.names import names
 from services.generation.passages import Chunk, Location, Passage, units
+from services.generation.rhythm import Rhythm
 from services.generation.same_question import same_question
 
 
@@ -398,53 +396,6 @@ def test_a_cached_answer_comes_back_as_it_was_without_texts() -> None:
     assert again == replace(done, answer_id="", cache=CacheStatus.EXACT)
     assert sources.passages[0].chunk.text == ""
     assert sources.passages[0].chunk.chunk_id == "doc_1.1.0"
-
-
-async def test_deltas_that_come_fast_are_put_together_and_none_waits_for_ever() -> None:
-    more = asyncio.Event()
-
-    async def deltas() -> AsyncGenerator[str, None]:
-        for word in ("a", "b", "c", "d"):
-            yield word
-        await more.wait()
-        yield "e"
-
-    stream = coalesced(deltas(), rhythm=Rhythm(shortest=0.02))
-    assert await anext(stream) == "a"
-    assert await asyncio.wait_for(anext(stream), 2) == "bcd"
-    more.set()
-    assert [piece async for piece in stream] == ["e"]
-
-
-async def test_text_that_came_before_an_error_is_sent_before_it() -> None:
-    async def deltas() -> AsyncGenerator[str, None]:
-        for word in ("a", "b", "c"):
-            yield word
-        raise RuntimeError("broken off")
-
-    stream = coalesced(deltas(), rhythm=Rhythm(shortest=0.01))
-    assert await anext(stream) == "a"
-    assert await anext(stream) == "bc"
-    with pytest.raises(RuntimeError, match="broken off"):
-        await anext(stream)
-
-
-async def test_who_stops_reading_closes_what_is_read() -> None:
-    closed = asyncio.Event()
-
-    async def deltas() -> AsyncGenerator[str, None]:
-        try:
-            yield "a"
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
-    rhythm = Rhythm()
-    stream = coalesced(deltas(), rhythm=rhythm)
-    assert await anext(stream) == "a"
-    await stream.aclose()
-    assert closed.is_set()
-    assert rhythm.interval == 0.05
 
 
 def test_the_more_answers_are_written_the_longer_each_waits_between_flushes() -> None:

@@ -39,13 +39,13 @@ PROVIDER = "gemini"
 class Client:
     """The SDK with our address, our key, no retries of its own, and connections we can close.
 
-    A stream of the SDK is a chain of generators that is only closed by garbage
-    collection; the response behind it is therefore kept in sight (`opened`).
+    The SDK makes an object of four layers of every event of a stream, and a stream of its is
+    only closed by garbage collection; who reads one takes the response instead (`handed_over`).
     """
 
     def __init__(self, access: Access) -> None:
         self._http = httpx2.AsyncClient(
-            follow_redirects=True, event_hooks={"response": [_note_response]}
+            follow_redirects=True, event_hooks={"response": [_hand_over]}
         )
         self._sdk = genai.Client(
             api_key=access.key,
@@ -72,17 +72,26 @@ class Client:
 _responses: ContextVar[list[httpx2.Response] | None] = ContextVar("gemini_responses", default=None)
 
 
-async def _note_response(response: httpx2.Response) -> None:
-    noted = _responses.get()
-    if noted is not None:
-        noted.append(response)
+async def _hand_over(response: httpx2.Response) -> None:
+    taken = _responses.get()
+    if taken is not None and response.is_success:
+        taken.append(
+            httpx2.Response(
+                response.status_code,
+                headers=response.headers,
+                stream=response.stream,
+                request=response.request,
+                extensions=response.extensions,
+            )
+        )
+        response.stream = httpx2.ByteStream(b"")
 
 
 @contextmanager
-def opened() -> Iterator[list[httpx2.Response]]:
-    """The responses that calls inside the block have opened, for whoever has to close them.
+def handed_over() -> Iterator[list[httpx2.Response]]:
+    """Successful responses to calls inside the block; to the SDK they have no body.
 
-    The block must not hold a `yield`: the next step may be another task's.
+    The block must not hold a `yield`: the next step may be another task's. Who has one closes it.
     """
     found: list[httpx2.Response] = []
     token = _responses.set(found)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
+import httpx
 from cohere import AsyncClientV2
-from cohere.core.http_sse import EventSource
 from cohere.types import (
     AssistantChatMessageV2,
     ChatMessageV2,
@@ -17,16 +18,13 @@ from cohere.types import (
 
 from meshkit.providers import cohere
 from meshkit.providers.catalogue import Model
-from meshkit.providers.errors import (
-    MalformedResponse,
-    ServerFailed,
-    StreamTruncated,
-    TimedOut,
-)
+from meshkit.providers.errors import MalformedResponse, ServerFailed, Target, TimedOut
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Left, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import StreamingModel, drain
+from services.generation.models.events import Event
+from services.generation.models.streaming import StreamingModel
+from services.generation.rhythm import Rhythm
 
 FINISHES = {
     "COMPLETE": Finish.STOP,
@@ -38,8 +36,8 @@ FINISHES = {
 class CohereModel(StreamingModel):
     """See `LanguageModel`."""
 
-    def __init__(self, model: Model, client: AsyncClientV2, gate: Gate) -> None:
-        super().__init__(model, cohere.classify, gate)
+    def __init__(self, model: Model, client: AsyncClientV2, gate: Gate, rhythm: Rhythm) -> None:
+        super().__init__(model, cohere.classify, gate, rhythm)
         self._client = client
 
     async def _steps(
@@ -54,28 +52,43 @@ class CohereModel(StreamingModel):
             request_options=cohere.options(seconds),
             **sampling,
         ) as raw:
-            # The SDK's own reader skips an event that is no JSON, and logs what it says: the
-            # answer would lack words that nobody misses.
-            sent = EventSource(raw.response).aiter_sse()
-            async for event in sent:
-                if not event.data or event.data == "[DONE]":
-                    continue
-                content = json.loads(event.data)
-                if content["type"] == "content-delta":
-                    yield content["delta"]["message"]["content"].get("text", "")
-                elif content["type"] == "message-end":
-                    delta = content.get("delta") or {}
-                    finish = self._finish(str(delta.get("finish_reason")))
-                    # Keys of the free trial have this header, others no quota worth a name.
-                    left = raw.response.headers.get("x-trial-endpoint-call-remaining", "")
-                    yield Finished(
-                        finish,
-                        self._spent(delta.get("usage") or {}),
-                        Left(int(left) if left.isdigit() else None),
-                    )
-                    await drain(sent)
-                    return
-        raise StreamTruncated(self._target)
+            message = _Message(self._listed, self._target, raw.response)
+            async with aclosing(self._read(raw.response, message)) as steps:
+                async for step in steps:
+                    yield step
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await cohere.close(self._client)
+
+
+class _Message:
+    """What the events of one message come to; see `events.Message`."""
+
+    def __init__(self, listed: Model, target: Target, response: httpx.Response) -> None:
+        self.said: list[str] = []
+        self.finished: Finished | None = None
+        self._listed = listed
+        self._target = target
+        self._response = response
+
+    def take(self, event: Event) -> None:
+        """Reads the next event."""
+        if event.data == "[DONE]":
+            return
+        content = json.loads(event.data)
+        if content["type"] == "content-delta":
+            self.said.append(content["delta"]["message"]["content"].get("text", ""))
+        elif content["type"] == "message-end":
+            delta = content.get("delta") or {}
+            finish = self._finish(str(delta.get("finish_reason")))
+            # Keys of the free trial have this header, others no quota worth a name.
+            left = self._response.headers.get("x-trial-endpoint-call-remaining", "")
+            self.finished = Finished(
+                finish,
+                self._spent(delta.get("usage") or {}),
+                Left(int(left) if left.isdigit() else None),
+            )
 
     def _finish(self, reason: str) -> Finish:
         match reason:
@@ -96,10 +109,6 @@ class CohereModel(StreamingModel):
             input_tokens=int(counted["input_tokens"]),
             output_tokens=int(counted.get("output_tokens") or 0),
         )
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        await cohere.close(self._client)
 
 
 def _messages(prompt: Prompt) -> list[ChatMessageV2]:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-import httpx2
 from google.genai import types
 
 from meshkit.providers import gemini
 from meshkit.providers.catalogue import Model
-from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated
+from meshkit.providers.errors import ContentBlocked, MalformedResponse, StreamTruncated, Target
 from meshkit.providers.gate import Gate
 from services.generation.language_model import Finish, Finished, Prompt, Role, Spent
 from services.generation.models import accounting
-from services.generation.models.streaming import StreamingModel, drain
+from services.generation.models.events import Event
+from services.generation.models.streaming import StreamingModel
+from services.generation.rhythm import Rhythm
 
-FINISHES = {types.FinishReason.STOP: Finish.STOP, types.FinishReason.MAX_TOKENS: Finish.MAX_TOKENS}
-BLOCKED = frozenset(
-    {
-        types.FinishReason.SAFETY,
-        types.FinishReason.RECITATION,
-        types.FinishReason.LANGUAGE,
-        types.FinishReason.BLOCKLIST,
-        types.FinishReason.PROHIBITED_CONTENT,
-        types.FinishReason.SPII,
-    }
-)
+FINISHES = {"STOP": Finish.STOP, "MAX_TOKENS": Finish.MAX_TOKENS}
+BLOCKED = frozenset({"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"})
 ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
 
 
 class GeminiModel(StreamingModel):
     """See `LanguageModel`. Gemini caches prompts by their beginnings without being told."""
 
-    def __init__(self, model: Model, client: gemini.Client, gate: Gate) -> None:
-        super().__init__(model, gemini.classify, gate)
+    def __init__(self, model: Model, client: gemini.Client, gate: Gate, rhythm: Rhythm) -> None:
+        super().__init__(model, gemini.classify, gate, rhythm)
         self._client = client
 
     async def _steps(
@@ -47,55 +41,71 @@ class GeminiModel(StreamingModel):
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
             http_options=gemini.options(seconds),
         )
-        responses: Sequence[httpx2.Response] = ()
-        try:
-            with gemini.opened() as responses:
-                chunks = await self._client.models.generate_content_stream(
-                    model=self.model, contents=_contents(prompt), config=config
-                )
-                # The call goes out with the first step.
-                chunk = await anext(aiter(chunks), None)
-            usage = None
-            while chunk is not None:
-                usage = chunk.usage_metadata or usage
-                if chunk.prompt_feedback and chunk.prompt_feedback.block_reason:
-                    raise ContentBlocked(self._target, code=chunk.prompt_feedback.block_reason.name)
-                candidate = chunk.candidates[0] if chunk.candidates else None
-                parts = ((candidate.content and candidate.content.parts) or []) if candidate else []
-                for part in parts:
-                    if part.text and not part.thought:
-                        yield part.text
-                if candidate and candidate.finish_reason:
-                    yield Finished(self._finish(candidate.finish_reason), self._spent(usage))
-                    await drain(chunks)
-                    return
-                chunk = await anext(aiter(chunks), None)
+        with gemini.handed_over() as responses:
+            chunks = await self._client.models.generate_content_stream(
+                model=self.model, contents=_contents(prompt), config=config
+            )
+            # The call goes out with the first step, which finds nothing to read.
+            await anext(aiter(chunks), None)
+        if not responses:
             raise StreamTruncated(self._target)
+        [response] = responses
+        try:
+            message = _Message(self._listed, self._target)
+            async with aclosing(self._read(response, message)) as steps:
+                async for step in steps:
+                    yield step
         finally:
-            for response in responses:
-                await response.aclose()
-
-    def _finish(self, reason: types.FinishReason) -> Finish:
-        if reason in BLOCKED:
-            raise ContentBlocked(self._target, code=reason.name)
-        if reason not in FINISHES:
-            raise MalformedResponse(self._target, code=reason.name)
-        return FINISHES[reason]
-
-    def _spent(self, usage: types.GenerateContentResponseUsageMetadata | None) -> Spent:
-        if usage is None or usage.prompt_token_count is None:
-            return Spent(0, 0, 0, estimated=True)
-        cached = usage.cached_content_token_count or 0
-        return accounting.spent(
-            self._listed,
-            input_tokens=usage.prompt_token_count - cached,
-            cached_tokens=cached,
-            output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
-        )
+            await response.aclose()
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+
+class _Message:
+    """What the events of one message come to; see `events.Message`."""
+
+    def __init__(self, listed: Model, target: Target) -> None:
+        self.said: list[str] = []
+        self.finished: Finished | None = None
+        self._listed = listed
+        self._target = target
+        self._usage: dict[str, int] = {}
+
+    def take(self, event: Event) -> None:
+        """Reads the next event."""
+        content = json.loads(event.data)
+        if "error" in content:
+            raise gemini.from_body(content["error"].get("code", 0), content, self._target)
+        self._usage = content.get("usageMetadata") or self._usage
+        if reason := (content.get("promptFeedback") or {}).get("blockReason"):
+            raise ContentBlocked(self._target, code=reason)
+        for candidate in content.get("candidates", ())[:1]:
+            for part in (candidate.get("content") or {}).get("parts", ()):
+                if not part.get("thought"):
+                    self.said.append(part.get("text", ""))
+            if finish := candidate.get("finishReason"):
+                self.finished = Finished(self._finish(finish), self._spent())
+
+    def _finish(self, reason: str) -> Finish:
+        if reason in BLOCKED:
+            raise ContentBlocked(self._target, code=reason)
+        if reason not in FINISHES:
+            raise MalformedResponse(self._target, code=reason)
+        return FINISHES[reason]
+
+    def _spent(self) -> Spent:
+        usage = self._usage
+        if "promptTokenCount" not in usage:
+            return Spent(0, 0, 0, estimated=True)
+        cached = usage.get("cachedContentTokenCount", 0)
+        return accounting.spent(
+            self._listed,
+            input_tokens=usage["promptTokenCount"] - cached,
+            cached_tokens=cached,
+            output_tokens=usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
+        )
 
 
 def _thinking(level: str) -> types.ThinkingConfig | None:
