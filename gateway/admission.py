@@ -1,15 +1,16 @@
 """What the gateway lets in at once, in units of one search.
 
-An answer takes eight: it searches, reranks and scores the sentences of its sources, and holds
-its place while a model writes. Answers leave searches a tenth of the limit, so that what is
-cheap is still served when what is dear is turned away. Uploads take no units, because a file
-on a slow line would hold them for minutes; they are let in while half of the limit is free.
+An answer takes eight: it searches, reranks and scores the sentences of its sources. When its text
+comes it takes one, because then it is only passed on, for as long as a model writes. Answers
+leave searches a tenth of the limit, so that what is cheap is still served when what is dear is
+turned away. Uploads take no units, because a file on a slow line would hold them for minutes;
+they are let in while half of the limit is free.
 """
 
 from __future__ import annotations
 
 from gateway.settings import GatewaySettings
-from meshkit.admission import BULK_SHARE, Admission
+from meshkit.admission import BULK_SHARE, HELD, Admission
 from meshkit.resilience.admission import Kind, Policy
 
 ANSWER_COST = 8.0
@@ -22,7 +23,7 @@ dead cross-encoder, must not leave a mesh that does nothing."""
 
 REQUEST = Kind("request")
 SEARCH = Kind("search", target_seconds=0.4)
-ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.9)
+ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.9, held=HELD)
 """The target is for the first event, the sources."""
 BULK = Kind("bulk", cost=0.0, share=BULK_SHARE, at_once=UPLOADS_AT_ONCE)
 

@@ -215,6 +215,7 @@ class _Shown:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._place = place_of(request)
         self._begun = False
 
     def event(self, message: generation_v1.AnswerResponse) -> bytes:
@@ -223,6 +224,8 @@ class _Shown:
         if name == "delta" and not self._begun:
             self._begun = True
             tracing.event("first_token")
+            if self._place is not None:
+                self._place.written()
         elif name == "done":
             sse.complete(self._request)
         elif name == "error":
@@ -275,7 +278,9 @@ async def _whole(call: Any, place: Place | None) -> generation_v1.DoneEvent:
             if place is not None:
                 place.answered()
             name = message.event.WhichOneof("event")
-            if name == "done":
+            if name == "delta" and place is not None:
+                place.written()
+            elif name == "done":
                 done = message.event.done
             elif name == "error":
                 error = message.event.error

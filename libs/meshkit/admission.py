@@ -33,6 +33,8 @@ BULK_METHODS = frozenset(
 TARGET_SECONDS = {"Answer": 1.4, "Search": 0.8}
 """By RPC, to the first message: twice what the gateway aims at. Its limit is the one that
 binds a caller from outside; these keep a service from callers that come past it."""
+HELD = 0.125
+"""Of its place, for a stream whose text has begun to come."""
 FIRST_LIMIT = 16
 """Calls at once that a service begins with where its limit adapts."""
 LEAST_LIMIT = 8
@@ -43,7 +45,7 @@ load; with a limit of one the mesh would stand still until somebody mends it."""
 class Place:
     """A place that somebody has. Give it back with `leave`, once or more often."""
 
-    __slots__ = ("_admission", "_answered", "_began", "_kind", "_left")
+    __slots__ = ("_admission", "_answered", "_began", "_kind", "_left", "_light")
 
     def __init__(self, admission: Admission, kind: Kind) -> None:
         self._admission = admission
@@ -51,6 +53,7 @@ class Place:
         self._began = time.monotonic()
         self._answered = False
         self._left = False
+        self._light = False
 
     def answered(self) -> None:
         """Notes that the first words of the answer are there; only the first time counts.
@@ -61,11 +64,21 @@ class Place:
             self._answered = True
             self._admission.observe(self._kind, time.monotonic() - self._began)
 
+    def written(self) -> None:
+        """Notes that text comes, which is only passed on: all but `Kind.held` is given back.
+
+        While a remote model writes for seconds there is next to nothing to do here, and whoever
+        could be searched for meanwhile need not wait.
+        """
+        if not self._light and not self._left:
+            self._light = True
+            self._admission.lighten(self._kind)
+
     def leave(self) -> None:
         """Gives the place to whoever waits."""
         if not self._left:
             self._left = True
-            self._admission.leave(self._kind)
+            self._admission.leave(self._kind, light=self._light)
 
 
 class Admission:
@@ -116,9 +129,13 @@ class Admission:
         del self._waiting[ticket]
         self._hand_out(self._limiter.withdraw(ticket, time.monotonic()))
 
-    def leave(self, kind: Kind) -> None:
+    def leave(self, kind: Kind, *, light: bool = False) -> None:
         """Takes a place back; see `Place.leave`."""
-        self._hand_out(self._limiter.leave(kind, time.monotonic()))
+        self._hand_out(self._limiter.leave(kind, time.monotonic(), light=light))
+
+    def lighten(self, kind: Kind) -> None:
+        """Takes most of a place back; see `Place.written`."""
+        self._hand_out(self._limiter.lighten(kind, time.monotonic()))
 
     def observe(self, kind: Kind, seconds: float) -> None:
         """Notes how long one took; see `Place.answered`."""
@@ -151,7 +168,7 @@ class CallAdmission:
     def __init__(self, calls: int, watches: int, *, adaptive: bool) -> None:
         self._call, self._bulk = Kind("call"), Kind("bulk", share=BULK_SHARE)
         self._timed = {
-            name: Kind(name.lower(), target_seconds=seconds)
+            name: Kind(name.lower(), target_seconds=seconds, held=HELD)
             for name, seconds in TARGET_SECONDS.items()
         }
         self._adaptive = adaptive

@@ -277,6 +277,9 @@ class Pipeline:
                 async with aclosing(inner(_checked(request, inputs), servicer_context)) as messages:
                     async for message in messages:
                         place.answered()
+                        if served.messages:
+                            # The first message of an answer is its sources, the second is text.
+                            place.written()
                         await servicer_context.write(message)
                         served.sent()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,9 +19,10 @@ from meshkit.errors import Busy
 from meshkit.resilience.admission import Kind, Limiter, Policy, Ticket
 
 SEARCH = Kind("search", target_seconds=0.5)
-ANSWER = Kind("answer", cost=8.0, share=0.9, target_seconds=1.0)
+ANSWER = Kind("answer", cost=8.0, share=0.9, target_seconds=1.0, held=0.125)
 BULK = Kind("bulk", cost=0.0, share=0.5, at_once=3)
 KINDS = (SEARCH, ANSWER, BULK)
+EVENTS = ("arrive", "arrive", "leave", "lighten", "observe", "withdraw")
 PATIENT = Policy(1.0, patience_seconds=60.0, short_patience_seconds=60.0)
 
 
@@ -27,43 +30,59 @@ PATIENT = Policy(1.0, patience_seconds=60.0, short_patience_seconds=60.0)
 @given(st.data())
 def test_what_is_in_use_never_passes_the_limit_and_nobody_is_forgotten(data: st.DataObject) -> None:
     limiter = Limiter(KINDS, Policy(80.0, least=8.0, start=40.0, waiting=10), 0.0)
-    now, inside, waiting = 0.0, list[Kind](), set[Ticket]()
+    now, inside, waiting = 0.0, list[tuple[Kind, bool]](), set[Ticket]()
 
     def let_in(tickets: list[Ticket]) -> None:
         for ticket in tickets:
             waiting.remove(ticket)
-            inside.append(ticket.kind)
+            inside.append((ticket.kind, False))
 
     for _ in range(data.draw(st.integers(1, 60))):
         now += data.draw(st.floats(0.0, 0.5))
         before, limit = limiter.in_use, limiter.limit
-        match data.draw(st.sampled_from(("arrive", "arrive", "leave", "observe", "withdraw"))):
+        match data.draw(st.sampled_from(EVENTS)):
             case "arrive":
                 kind = data.draw(st.sampled_from(KINDS))
                 if limiter.enter(kind):
-                    inside.append(kind)
+                    inside.append((kind, False))
                 elif ticket := limiter.wait(kind, now):
                     waiting.add(ticket)
             case "leave" if inside:
-                let_in(limiter.leave(inside.pop(), now))
+                kind, light = inside.pop(data.draw(st.integers(0, len(inside) - 1)))
+                let_in(limiter.leave(kind, now, light=light))
+            case "lighten" if inside and not inside[-1][1]:
+                kind = inside[-1][0]
+                inside[-1] = (kind, True)
+                let_in(limiter.lighten(kind, now))
             case "observe" if inside:
-                let_in(limiter.observe(inside[0], data.draw(st.floats(0.0, 5.0)), now))
+                let_in(limiter.observe(inside[0][0], data.draw(st.floats(0.0, 5.0)), now))
             case "withdraw" if waiting:
                 ticket = min(waiting, key=lambda one: one.until)
                 waiting.remove(ticket)
                 let_in(limiter.withdraw(ticket, now))
-        assert limiter.in_use == sum(kind.cost for kind in inside)
+        assert limiter.in_use == sum(
+            kind.cost * (kind.held if light else 1) for kind, light in inside
+        )
         assert 8.0 <= limiter.limit <= 80.0
         # A limit that was lowered takes nobody's place away; it lets nobody in.
         if limiter.in_use > before and before:
             assert limiter.in_use <= max(limit, limiter.limit)
-        assert sum(kind is BULK for kind in inside) <= 3
+        assert sum(kind is BULK for kind, _ in inside) <= 3
         assert len(limiter) == len(waiting) <= 10
     # When everybody has gone, everybody who waited has had a turn.
-    while inside:
-        let_in(limiter.leave(inside.pop(), now))
+    everybody_leaves(limiter, inside, let_in)
     assert not waiting
     assert not limiter.in_use
+
+
+def everybody_leaves(
+    limiter: Limiter,
+    inside: list[tuple[Kind, bool]],
+    let_in: Callable[[list[Ticket]], None],
+) -> None:
+    while inside:
+        kind, light = inside.pop()
+        let_in(limiter.leave(kind, 1e6, light=light))
 
 
 def test_bulk_goes_first_then_answers_then_searches() -> None:
@@ -170,6 +189,21 @@ async def test_who_waits_gets_the_place_of_who_leaves() -> None:
     place.leave()
     (await waiting).leave()
     (await admission.enter(SEARCH)).leave()
+
+
+async def test_an_answer_whose_text_comes_leaves_most_of_its_place_to_others() -> None:
+    admission = Admission((ANSWER,), replace(PATIENT, most=12.0))
+    first = await admission.enter(ANSWER)
+    second = asyncio.ensure_future(admission.enter(ANSWER))
+    await asyncio.sleep(0)
+    assert not second.done()
+    first.written()
+    first.written()
+    (await second).written()
+    third = await admission.enter(ANSWER)
+    for place in (first, second.result(), third):
+        place.leave()
+    (await admission.enter(ANSWER)).leave()
 
 
 async def test_who_goes_away_while_waiting_keeps_no_place() -> None:

@@ -35,6 +35,8 @@ class Kind:
     """Within this it should be answered; 0 for those that tell nothing about the load."""
     at_once: int = 0
     """Most of this kind at once; 0 bounds them by the limit alone."""
+    held: float = 1.0
+    """Part of its cost that one still has when the rest of it is only passed on; see `lighten`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,19 @@ class Limiter:
         # Whom it stood in front of may fit where it did not.
         return self._let_in(now)
 
-    def leave(self, kind: Kind, now: float) -> list[Ticket]:
-        """Gives a place back; returns those who now have one."""
+    def lighten(self, kind: Kind, now: float) -> list[Ticket]:
+        """Notes that the work on one is done but for passing on what somebody else writes.
+
+        Returns:
+            Those who now have a place.
+        """
+        self.in_use -= kind.cost * (1 - kind.held)
+        return self._let_in(now)
+
+    def leave(self, kind: Kind, now: float, *, light: bool = False) -> list[Ticket]:
+        """Gives a place back, one that was lightened or a whole one; returns who now have one."""
         self._active[kind.name] -= 1
-        self.in_use -= kind.cost
+        self.in_use -= kind.cost * kind.held if light else kind.cost
         if not any(self._active.values()):
             self.in_use = 0.0
         return self._let_in(now)
