@@ -46,7 +46,7 @@ class Users:
         self._key = os.environ[track.key_variable]
         self._http: aiohttp.ClientSession
         self._stubs: citemesh.Mesh
-        self.under_way: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[Any]] = set()
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Opens connections; they are closed with the stack."""
@@ -71,25 +71,30 @@ class Users:
         async def live() -> None:
             moment = due
             while asyncio.get_running_loop().time() < until:
-                await self._do(self.actions.next(), step, moment)
+                again = await self._do(self.actions.next(), step, moment)
+                # Who is turned away comes back when it was told to, not in the same moment.
+                await asyncio.sleep(again)
                 moment = time.time()
 
         self._follow(asyncio.create_task(live()))
 
-    def _follow(self, task: asyncio.Task[None]) -> None:
+    def _follow(self, task: asyncio.Task[Any]) -> None:
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
-    async def _do(self, action: Action, step: str, due: float) -> None:
+    async def _do(self, action: Action, step: str, due: float) -> float:
+        """Does it and notes how it went; returns the seconds after which to come back."""
+        again = 0.0
         sample = samples.begun(action, step, self.track.name, due, time.time())
         if len(self.under_way) > self._plan.most_at_once:
             self._note(replace(sample, reason="DRIVER_FULL", end=time.time()))
-            return
+            return again
         try:
             sample = await self._send(action, sample)
             self.actions.answered(action)
         except _Refused as refused:
             sample = replace(sample, reason=refused.reason)
+            again = refused.again
         except TimeoutError:
             sample = replace(sample, reason="CLIENT_TIMED_OUT")
         except grpc.aio.AioRpcError as error:
@@ -97,6 +102,7 @@ class Users:
         except aiohttp.ClientError as error:
             sample = replace(sample, reason=type(error).__name__)
         self._note(replace(sample, end=sample.end or time.time()))
+        return again
 
     def _note(self, sample: Sample) -> None:
         samples.write(self._out, sample)
@@ -130,7 +136,7 @@ class Users:
     async def _json(self, method: str, path: str, **how: Any) -> Any:
         async with self._http.request(method, path, **how) as reply:
             if reply.status >= 400:
-                raise _Refused(reply.status, await reply.text())
+                raise _Refused(reply.status, await reply.text(), reply.headers)
             return await reply.json() if reply.status != 204 else None
 
     async def _ask(self, action: Action, sample: Sample) -> Sample:
@@ -139,7 +145,7 @@ class Users:
         first = 0.0
         async with self._http.post("/v1/answers", json=body) as reply:
             if reply.status >= 400:
-                raise _Refused(reply.status, await reply.text())
+                raise _Refused(reply.status, await reply.text(), reply.headers)
             async for piece in reply.content.iter_any():
                 if not first and DELTA in tail[-len(DELTA) :] + piece:
                     first = time.time()
@@ -171,11 +177,12 @@ class Users:
 class _Refused(Exception):
     """The mesh said no, and why."""
 
-    def __init__(self, status: int, body: str) -> None:
+    def __init__(self, status: int, body: str, headers: Mapping[str, str] | None = None) -> None:
         try:
             self.reason = str(json.loads(body)["reason"])
         except (ValueError, KeyError, TypeError):
             self.reason = f"HTTP_{status}"
+        self.again = float((headers or {}).get("Retry-After", 0))
         super().__init__(self.reason)
 
 

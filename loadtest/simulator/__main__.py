@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 import uvicorn
+import uvloop
 
 from loadtest.simulator.app import build
 from loadtest.simulator.pace import INSTANT, LIFELIKE
@@ -35,7 +35,6 @@ def main() -> None:
         host=host,
         port=int(port),
         http=Protocol,
-        loop="asyncio",
         lifespan="off",
         log_level="warning",
         access_log=False,
@@ -43,7 +42,7 @@ def main() -> None:
         timeout_keep_alive=300,
         timeout_graceful_shutdown=1,
     )
-    asyncio.run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))
+    uvloop.run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))
 
 
 async def _serve(server: uvicorn.Server, world: World, behind_tls: int) -> None:

@@ -50,6 +50,16 @@ def _feature(name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return base + values[:, 0] % BLOCK, np.where(values[:, 1] & 1, 1.0, -1.0)
 
 
+@lru_cache
+def _bias(task: str) -> NDArray[np.float64]:
+    """What a vector has of its task, at length 1."""
+    places, signs = _feature(f"task {task}")
+    bias = np.zeros(FULL)
+    np.add.at(bias, places, signs)
+    scaled: NDArray[np.float64] = bias / np.linalg.norm(bias)
+    return scaled
+
+
 def vector(text: str, task: str, dimensions: int) -> list[float]:
     """The vector of a text: the beginning of one of `FULL` values and length 1.
 
@@ -73,10 +83,7 @@ def vector(text: str, task: str, dimensions: int) -> list[float]:
         places, signs = _feature("nothing")
         np.add.at(full, places, signs)
     full /= np.linalg.norm(full)
-    places, signs = _feature(f"task {task}")
-    bias = np.zeros(FULL)
-    np.add.at(bias, places, signs)
-    full = (1 - TASK_SHARE) * full + TASK_SHARE * bias / np.linalg.norm(bias)
+    full = (1 - TASK_SHARE) * full + TASK_SHARE * _bias(task)
     full /= np.linalg.norm(full)
     cut: list[float] = full[:dimensions].round(8).tolist()
     return cut

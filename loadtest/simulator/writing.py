@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from functools import lru_cache
 
 from loadtest.simulator.embeddings import COMMON, words
 
@@ -75,10 +76,12 @@ def _echo(asked: str) -> str:
     return f"This is a simulated answer about {told}." if told else "This is a simulated answer."
 
 
-def _telling(text: str) -> list[str]:
-    return [
+@lru_cache(maxsize=20_000)
+def _telling(text: str) -> tuple[str, ...]:
+    """The words that say something; a corpus under load is read again and again."""
+    return tuple(
         word.rstrip("s") if len(word) > 3 else word for word in words(text) if word not in COMMON
-    ]
+    )
 
 
 def pieces(text: str, frame_tokens: int = 0) -> list[str]:
