@@ -16,7 +16,7 @@ from services.generation.cache_key import cache_key, scope_key
 from services.generation.calls.finding import FindingCalls, QueryVector
 from services.generation.confidence import Confidence
 from services.generation.same_question import same_question
-from services.generation.store import Alike, Store
+from services.generation.store import Alike, Entry, Store
 
 log = logger(__name__)
 
@@ -40,7 +40,7 @@ class Kept:
 
 
 class AnswerCache:
-    """Looks for answers and keeps them.
+    """Looks for answers, and says what they are kept by.
 
     Args:
         store: Where they are kept.
@@ -97,29 +97,24 @@ class AnswerCache:
                 return Kept(sources, done, CacheStatus.SEMANTIC)
         return None
 
-    async def keep(
+    def entry(
         self,
         asked: Asked,
         corpus_epoch: int,
         vector: QueryVector | None,
         sources: Sources,
         done: Done,
-    ) -> None:
-        """Keeps a complete answer; nothing degraded or ungrounded."""
+    ) -> Entry | None:
+        """What a complete answer is kept by; None for a degraded or ungrounded one."""
         if done.degraded or done.confidence is Confidence.UNGROUNDED:
-            return
+            return None
         semantic = self._similarity and vector is not None
-        try:
-            await self._store.keep(
-                asked.caller.project_id,
-                self._key(asked, corpus_epoch),
-                corpus_epoch,
-                sources,
-                done,
-                self._alike(asked, corpus_epoch, vector) if semantic and vector else None,
-            )
-        except MeshError as error:
-            log.warning("answer not kept", reason=error.reason)
+        return Entry(
+            self._key(asked, corpus_epoch),
+            corpus_epoch,
+            sources,
+            self._alike(asked, corpus_epoch, vector) if semantic and vector else None,
+        )
 
     def _key(self, asked: Asked, corpus_epoch: int) -> bytes:
         return cache_key(
@@ -143,4 +138,4 @@ class AnswerCache:
             settings=asked.caller.settings,
         )
         values: Sequence[float] = vector.values
-        return Alike(scope, asked.searched, values)
+        return Alike(scope, values)

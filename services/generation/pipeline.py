@@ -312,13 +312,11 @@ class Answerer:
                 degraded=work.degraded,
             )
         )
-        done = await self._finished(work, checked, judged, CacheStatus.NONE)
         # Of two models' making, it is not what the same question would be answered next time.
-        if self._uses_cache(work) and not telling.switches:
-            await self._cache.keep(
-                work.asked, found.corpus_epoch, work.vector, Sources(found.passages), done
-            )
-        yield done
+        again = self._uses_cache(work) and not telling.switches
+        yield await self._finished(
+            work, checked, judged, CacheStatus.NONE, kept_over=found if again else None
+        )
 
     async def _ground(self, work: _Work, found: Found, quotes: list[Quote]) -> Grounding | None:
         """Judgement of the whole answer; None, and degraded, when there is none."""
@@ -366,8 +364,13 @@ class Answerer:
         checked: tuple[Citation, ...],
         judged: Confidence,
         cache: CacheStatus,
+        *,
+        kept_over: Found | None = None,
     ) -> Done:
-        """The closing event, remembered before it is sent, so that feedback finds it."""
+        """The closing event, remembered before it is sent, so that feedback finds it.
+
+        With `kept_over`, what was found, it is kept to be served again.
+        """
         done = Done(
             answer_id=new_id("ans"),
             answer=work.text,
@@ -383,10 +386,16 @@ class Answerer:
             trace_id=telemetry.current_trace_id(),
             conversation_id=work.question.conversation_id,
         )
+        entry = None
+        if kept_over is not None:
+            entry = self._cache.entry(
+                work.asked, kept_over.corpus_epoch, work.vector, Sources(kept_over.passages), done
+            )
         try:
-            await self._store.record(work.caller, work.question.text, work.searched, done)
+            await self._store.record(work.caller, work.question.text, work.searched, done, entry)
         except MeshError as error:
-            # The answer is complete and checked; only feedback on it will find nothing.
+            # The answer is complete and checked; only feedback on it will find nothing, and the
+            # same question will be answered anew.
             log.warning("answer not recorded", answer_id=done.answer_id, reason=error.reason)
         work.watch.mark(TOTAL)
         return done

@@ -7,7 +7,7 @@ from datetime import timedelta
 import asyncpg
 
 from meshkit.context import RequestContext
-from meshkit.database.pool import Connection, Database
+from meshkit.database.pool import Database
 from meshkit.errors import NotFound
 from meshkit.logging import logger
 from services.generation import cached_answer
@@ -39,8 +39,6 @@ class Alike:
 
     scope: bytes
     """Questions of another scope are never compared."""
-    asked: str
-    """As it was searched for."""
     vector: Sequence[float]
     """Of the length of its space, which is part of the scope."""
 
@@ -48,6 +46,18 @@ class Alike:
     def literal(self) -> str:
         """The vector as pgvector reads it."""
         return f"[{','.join(map(repr, self.vector))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an answer is served again by."""
+
+    key: bytes
+    """Of all it depends on."""
+    corpus_epoch: int
+    sources: Sources
+    like: Alike | None
+    """None when it is found for the same question only."""
 
 
 def owner_of(caller: RequestContext) -> str:
@@ -88,16 +98,13 @@ class Store:
         The first look after the corpus changed also forgets what was answered before that, so
         that no text of a removed document stays behind.
         """
-        async with self._database.project(project_id) as connection:
-            if self._epochs.get(project_id) != corpus_epoch:
-                await connection.execute(
-                    "DELETE FROM generation.answer_cache WHERE corpus_epoch < $1", corpus_epoch
-                )
+        async with self._database.connection() as connection:
             payload: str | None = await connection.fetchval(
-                "SELECT payload FROM generation.answer_cache"
-                " WHERE key = $1 AND corpus_epoch = $2 AND expires_at > now()",
+                "SELECT generation.cached($1, $2, $3, $4)",
+                project_id,
                 key,
                 corpus_epoch,
+                self._epochs.get(project_id) != corpus_epoch,
             )
         self._epochs[project_id] = corpus_epoch
         return cached_answer.decode(payload) if payload is not None else None
@@ -119,54 +126,31 @@ class Store:
             )
         return [(row["asked"], *cached_answer.decode(row["payload"])) for row in rows]
 
-    async def keep(
-        self,
-        project_id: str,
-        key: bytes,
-        corpus_epoch: int,
-        sources: Sources,
-        done: Done,
-        like: Alike | None = None,
-    ) -> None:
-        """Keeps an answer to serve it again, unless its project was purged meanwhile.
-
-        With `like` it is also found for questions that are alike.
-        """
-        if not self._cache_lifetime:
-            return
-        async with self._database.project(project_id) as connection:
-            if await _purged(connection, project_id):
-                return
-            await connection.execute(
-                "INSERT INTO generation.answer_cache"
-                " (project_id, key, corpus_epoch, payload, expires_at, scope, asked, vector)"
-                " VALUES ($1, $2, $3, $4, now() + $5, $6, $7, $8::text::public.vector)"
-                " ON CONFLICT (project_id, key) DO UPDATE"
-                " SET payload = excluded.payload, expires_at = excluded.expires_at,"
-                " scope = excluded.scope, asked = excluded.asked, vector = excluded.vector",
-                project_id,
-                key,
-                corpus_epoch,
-                cached_answer.encode(sources, done),
-                self._cache_lifetime,
-                like.scope if like else None,
-                like.asked if like else None,
-                like.literal if like else None,
-            )
-
     async def record(
-        self, caller: RequestContext, question: str, searched: str, done: Done
+        self,
+        caller: RequestContext,
+        question: str,
+        searched: str,
+        done: Done,
+        kept: Entry | None = None,
     ) -> None:
-        """Notes an answer, and the turn it makes in its conversation.
+        """Notes an answer, the turn it makes in its conversation, and what it is served again by.
 
         Nothing is noted when the project was purged meanwhile: nobody could purge it again.
+
+        Args:
+            caller: Who asked.
+            question: As it was asked.
+            searched: As it was searched for.
+            done: The answer.
+            kept: With it the answer is found for the same question, or one alike.
         """
-        async with self._database.project(caller.project_id) as connection:
-            if await _purged(connection, caller.project_id):
-                return
-            await connection.execute(
-                "INSERT INTO generation.answer (project_id, answer_id, conversation_id, subject,"
-                " provider, model, confidence, cache) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        kept = kept if self._cache_lifetime else None
+        like = kept.like if kept else None
+        async with self._database.connection() as connection:
+            noted: bool = await connection.fetchval(
+                "SELECT generation.remember($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,"
+                " $13, $14, $15, $16, $17, $18)",
                 caller.project_id,
                 done.answer_id,
                 done.conversation_id,
@@ -175,29 +159,19 @@ class Store:
                 done.model,
                 done.confidence.value,
                 done.cache.value,
-            )
-            if not done.conversation_id:
-                return
-            owner = owner_of(caller)
-            number: int = await connection.fetchval(
-                "INSERT INTO generation.conversation (project_id, conversation_id, owner, turns)"
-                " VALUES ($1, $2, $3, 1) ON CONFLICT (project_id, conversation_id, owner)"
-                " DO UPDATE SET turns = conversation.turns + 1, updated_at = now()"
-                " RETURNING turns",
-                caller.project_id,
-                done.conversation_id,
-                owner,
-            )
-            await connection.execute(
-                "INSERT INTO generation.turn (project_id, conversation_id, owner, number,"
-                " question, searched) VALUES ($1, $2, $3, $4, $5, $6)",
-                caller.project_id,
-                done.conversation_id,
-                owner,
-                number,
+                owner_of(caller),
                 question,
                 searched,
+                kept.key if kept else None,
+                kept.corpus_epoch if kept else None,
+                cached_answer.encode(kept.sources, done) if kept else None,
+                self._cache_lifetime,
+                like.scope if like else None,
+                like.literal if like else None,
+                _PURGE_LOCK,
             )
+        if not noted:
+            log.info("answer not stored, its project was purged", project_id=caller.project_id)
 
     async def feedback(
         self, caller: RequestContext, answer_id: str, rating: int, comment: str, request_id: str
@@ -254,17 +228,3 @@ class Store:
             removed: int = await connection.fetchval("SELECT generation.sweep($1)", self._retention)
             await connection.execute("SELECT generation.forget_purged($1)", _PURGES_REMEMBERED)
         return removed
-
-
-async def _purged(connection: Connection, project_id: str) -> bool:
-    """Whether nothing may be written for the project; a purge waits for this transaction."""
-    await connection.execute(
-        "SELECT pg_advisory_xact_lock_shared($1, hashtext($2))", _PURGE_LOCK, project_id
-    )
-    # A statement of its own: it sees what was committed while the lock was waited for.
-    purged: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM generation.purged_project WHERE project_id = $1)", project_id
-    )
-    if purged:
-        log.info("answer not stored, its project was purged", project_id=project_id)
-    return purged
