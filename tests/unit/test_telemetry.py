@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 from meshkit import access_log
 from meshkit.cli import waterfall
 from meshkit.database.statements import summary
-from meshkit.telemetry import metrics
+from meshkit.telemetry import metrics, otlp_json
 from meshkit.telemetry.schema import Undeclared, parse, schema
 from tools import observability
 from tools.telemetry import generative, instruments
@@ -160,3 +178,34 @@ def test_the_access_log_keeps_what_is_wanted(
     written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["status"] for line in written] == lines
     assert all(line["service"] == "rerank" and line["event"] == "call" for line in written)
+
+
+def test_spans_in_a_file_say_what_they_say_to_a_collector() -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(resource=Resource({"service.name": "here", "n": 1}))
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    tracer = provider.get_tracer("citemesh", "1.0")
+    far = SpanContext(
+        1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("a", "b")])
+    )
+    elsewhere = set_span_in_context(NonRecordingSpan(far))
+    facts = {"text": "größe", "yes": True, "no": False, "zero": 0, "share": 0.5, "list": ["a", "b"]}
+    links = [Link(far, {"n": 0})]
+    with tracer.start_as_current_span("outer", elsewhere, SpanKind.SERVER, facts, links) as outer:
+        outer.add_event("first_message")
+        outer.add_event("other", {"n": 7})
+        with provider.get_tracer("other").start_as_current_span("inner"):
+            pass
+        outer.set_status(Status(StatusCode.ERROR, "REASON"))
+    spans = kept.get_finished_spans()
+    said = json_format.MessageToDict(encode_spans(spans))
+    for resource in said["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span in (*scope["spans"], *links_of(scope["spans"])):
+                for name in {"traceId", "spanId", "parentSpanId"} & span.keys():
+                    span[name] = base64.b64decode(span[name]).hex()
+    assert otlp_json.request(spans) == said
+
+
+def links_of(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [link for span in spans for link in span.get("links", ())]

@@ -6,30 +6,14 @@ Each line is an `ExportTraceServiceRequest` in OTLP's JSON form, so a collector'
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-_ID_FIELDS = {"traceId", "spanId", "parentSpanId"}
-
-
-def _hex_ids(value: Any) -> Any:
-    """OTLP's JSON writes ids as hex where protobuf's JSON would write base64."""
-    if isinstance(value, dict):
-        return {
-            key: base64.b64decode(item).hex() if key in _ID_FIELDS else _hex_ids(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_hex_ids(item) for item in value]
-    return value
+from meshkit.telemetry import otlp_json
 
 
 class FileSpanExporter(SpanExporter):
@@ -48,7 +32,7 @@ class FileSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Appends one line with all spans of the batch."""
-        line = json.dumps(_hex_ids(MessageToDict(encode_spans(spans))), separators=(",", ":"))
+        line = json.dumps(otlp_json.request(spans), separators=(",", ":"))
         if self._path.exists() and self._path.stat().st_size + len(line) > self._max_bytes:
             self._path.replace(self._path.with_name(self._path.name + ".1"))
         with self._path.open("a") as file:
