@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.generation.language_model import Finish, Finished, Spent
-from services.generation.models.events import Event, arrivals, read
+from services.generation.models.events import Event, Parser, read
 from services.generation.rhythm import Rhythm
 
 END = Finished(Finish.STOP, Spent(0, 0, 0))
@@ -22,8 +22,9 @@ async def reads(*chunks: bytes) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def events_of(chunks: Sequence[bytes]) -> list[list[Event]]:
-    return [group async for group in arrivals(reads(*chunks))]
+def events_of(chunks: Sequence[bytes]) -> list[list[Event]]:
+    parser = Parser()
+    return [parser.feed(chunk) for chunk in chunks]
 
 
 class Said:
@@ -49,7 +50,7 @@ def text(*words: str) -> bytes:
     line_end=st.sampled_from(["\n", "\r\n", "\r"]),
     size=st.integers(1, 40),
 )
-async def test_events_are_the_same_however_the_body_is_cut(
+def test_events_are_the_same_however_the_body_is_cut(
     names: list[str], line_end: str, size: int
 ) -> None:
     body = "".join(
@@ -58,32 +59,39 @@ async def test_events_are_the_same_however_the_body_is_cut(
     ).encode()
     # A CR at the very end could still be half of a line end.
     body += b": more"
-    groups = await events_of([body[at : at + size] for at in range(0, len(body), size)])
+    groups = events_of([body[at : at + size] for at in range(0, len(body), size)])
     assert [event for group in groups for event in group] == [
         Event(name, f"x\n{name}") for name in names
     ]
 
 
-async def test_what_came_with_one_read_is_one_group_and_half_an_event_waits() -> None:
-    groups = await events_of([text("a", "b") + b"event: te", b"xt\ndata: 1\n\n", b"event: x\n"])
-    assert [[event.data for event in group] for group in groups] == [['"a"', '"b"'], ["1"]]
+async def test_all_that_has_come_is_one_piece_in_however_many_chunks() -> None:
+    steps = read(reads(*(text(word) for word in "abcdefgh")), Said(), Rhythm(shortest=60.0))
+    assert await anext(steps) == "abcdefgh"
+    await steps.aclose()
 
 
 async def test_the_first_text_leaves_at_once_and_the_next_is_read_when_it_is_due() -> None:
-    more = asyncio.Event()
+    more, taken = asyncio.Event(), []
 
     async def body() -> AsyncGenerator[bytes, None]:
         yield text("a")
-        more.set()
-        yield text("b", "c") + b"event: end\ndata: 1\n\n"
+        await more.wait()
+        for chunk in (text("b"), text("c"), b"event: end\ndata: 1\n\n"):
+            taken.append(chunk)
+            yield chunk
 
-    steps = read(body(), Said(), Rhythm(shortest=0.05))
+    steps = read(body(), Said(), Rhythm(shortest=0.1))
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await anext(steps) == "a"
-    assert not more.is_set()
-    assert await anext(steps) == "bc"
-    assert loop.time() - began >= 0.05
+    more.set()
+    upcoming = asyncio.ensure_future(anext(steps))
+    while not taken:
+        await asyncio.sleep(0)
+    assert len(taken) == 1
+    assert await upcoming == "bc"
+    assert loop.time() - began >= 0.1
     assert [step async for step in steps] == [END]
 
 
@@ -99,11 +107,39 @@ async def test_a_body_that_ends_without_its_closing_event_has_no_end() -> None:
     assert [step async for step in steps] == ["a"]
 
 
+async def test_a_body_that_breaks_off_is_told_behind_what_came_before() -> None:
+    async def body() -> AsyncGenerator[bytes, None]:
+        yield text("a")
+        raise ConnectionResetError
+
+    steps = read(body(), Said(), Rhythm())
+    assert await anext(steps) == "a"
+    with pytest.raises(ConnectionResetError):
+        await anext(steps)
+
+
+async def test_who_stops_reading_closes_what_is_read() -> None:
+    closed = asyncio.Event()
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        try:
+            yield text("a")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    steps = read(body(), Said(), Rhythm())
+    assert await anext(steps) == "a"
+    await steps.aclose()
+    assert closed.is_set()
+
+
 async def test_what_is_left_behind_the_closing_event_is_read() -> None:
     whole = asyncio.Event()
 
     async def body() -> AsyncGenerator[bytes, None]:
         yield b"event: end\ndata: 1\n\n"
+        await asyncio.sleep(0.02)
         yield text("ignored")
         whole.set()
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from services.generation.language_model import Finished
 from services.generation.rhythm import Rhythm
 
 DRAIN_SECONDS = 0.2
+TURNS = 6
+"""Of the event loop, in which all that has come is read: what the parser of HTTP still has, then
+what the socket has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,16 @@ class Event:
     data: str
 
 
-async def arrivals(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[Event], None]:
-    """The events that each read completes, as far as it completes any.
+class Parser:
+    """Cuts a body into events, however it is cut into pieces."""
 
-    Args:
-        chunks: The body as it is read.
-    """
-    rest = b""
-    async for chunk in chunks:
-        rest = _unix_lines(rest + chunk)
-        *blocks, rest = rest.split(b"\n\n")
-        if events := [event for block in blocks if (event := _event(block))]:
-            yield events
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that the next piece completes."""
+        *blocks, self._rest = _unix_lines(self._rest + piece).split(b"\n\n")
+        return [event for block in blocks if (event := _event(block))]
 
 
 def _unix_lines(text: bytes) -> bytes:
@@ -77,17 +78,17 @@ class Message(Protocol):
 async def read(
     chunks: AsyncIterator[bytes], message: Message, rhythm: Rhythm
 ) -> AsyncGenerator[str | Finished, None]:
-    """The text of a message in as many pieces as there are reads, and its end if it has one.
+    """The text of a message in few pieces, and its end if it has one.
 
     The first text leaves at once, the next one is read when it is due; meanwhile what comes
-    gathers in the socket, and one read takes all of it. Text that came before a failure, or
-    before the end, leaves before that is told.
+    gathers in the socket. Text that came before a failure, or before the end, leaves before
+    that is told.
     """
-    loop = asyncio.get_running_loop()
-    async with aclosing(arrivals(chunks)) as groups:
-        async for events in groups:
+    loop, parser = asyncio.get_running_loop(), Parser()
+    async with _reading(chunks) as reader:
+        while piece := await reader.next():
             failure: Exception | None = None
-            for event in events:
+            for event in parser.feed(piece):
                 try:
                     message.take(event)
                 except Exception as error:  # noqa: BLE001 - raised below, behind the text
@@ -101,19 +102,67 @@ async def read(
                 raise failure
             if message.finished is not None:
                 yield message.finished
-                await drain(groups)
+                await reader.drain()
                 return
             if said:
                 await rhythm.pause(left)
 
 
-async def drain(rest: AsyncIterator[Any]) -> None:
-    """Reads what is left of a stream behind its closing event, which has no meaning any more.
+class _Reader:
+    """Reads a body by a task of its own, but only when it is wanted.
 
-    A response that was not read to its end takes its connection with it, and the next call would
-    have to make another one.
+    A body comes in as many chunks as the provider wrote, all of them out of one read of the
+    socket: it is the task that goes through them, without a wait.
     """
-    with suppress(Exception):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            async for _ in rest:
-                pass
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._wanted, self._came = asyncio.Event(), asyncio.Event()
+        self._pieces: list[bytes] = []
+        self.task = asyncio.create_task(self._read(chunks))
+
+    async def _read(self, chunks: AsyncIterator[bytes]) -> None:
+        try:
+            async for chunk in chunks:
+                self._pieces.append(chunk)
+                self._came.set()
+                await self._wanted.wait()
+        finally:
+            self._came.set()
+
+    async def next(self) -> bytes:
+        """All that has come since, at least something; nothing at the end.
+
+        Raises:
+            Exception: what ended the body too early, behind all that came before it.
+        """
+        self._wanted.set()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        await self._came.wait()
+        if not self._pieces:
+            await self.task
+        if not self.task.done():
+            self._came.clear()
+        self._wanted.clear()
+        piece = b"".join(self._pieces)
+        self._pieces.clear()
+        return piece
+
+    async def drain(self) -> None:
+        """Reads what is left behind the closing event, which has no meaning any more.
+
+        A response that was not read to its end takes its connection with it, and the next call
+        would have to make another one.
+        """
+        self._wanted.set()
+        await asyncio.wait({self.task}, timeout=DRAIN_SECONDS)
+
+
+@asynccontextmanager
+async def _reading(chunks: AsyncIterator[bytes]) -> AsyncIterator[_Reader]:
+    reader = _Reader(chunks)
+    try:
+        yield reader
+    finally:
+        reader.task.cancel()
+        await asyncio.gather(reader.task, return_exceptions=True)
