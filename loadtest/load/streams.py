@@ -18,7 +18,7 @@ from loadtest.load.analysis import Stretch
 from loadtest.load.drivers import MAIN_KEY, Drivers
 from loadtest.load.mesh import Providers, fill, started
 from loadtest.load.mix import Mix, load_mix
-from loadtest.load.observed import GENERATOR, SIMULATOR, Watcher
+from loadtest.load.observed import GENERATOR, MACHINE, SIMULATOR, Watcher
 from loadtest.load.open_driver import ARRIVING_SHARE
 from loadtest.load.plan import Plan, Track
 from loadtest.load.plan import Stretch as Planned
@@ -53,7 +53,7 @@ class Course:
 
 
 FULL = Course((50, 100, 150, 200, 250, 300, 350), 60.0, 60.0)
-SHORT = Course((25, 50, 100, 150, GOAL), 20.0, 20.0)
+SHORT = Course((50, 100, 150, 200, GOAL), 20.0, 20.0)
 
 
 def settings(provider: str) -> dict[str, str]:
@@ -146,19 +146,10 @@ def render(found: Mapping[str, Any]) -> str:
         marks=[(GOAL, "goal")] if rungs[-1]["streams"] >= GOAL else [],
         label="time to the first text over concurrent streams",
     )
-    services = sorted({name for each in rungs for name in each["cores"]} - {"machine"})
+    of_each = [demands(each) for each in rungs]
     costs = page.table(
         ("service", *(f"{each['users']} users" for each in rungs)),
-        (
-            (
-                name,
-                *(
-                    1e3 * each["cores"].get(name, 0.0) / max(each["answers_per_s"], 1e-9)
-                    for each in rungs
-                ),
-            )
-            for name in services
-        ),
+        ((name, *(found.get(name, 0.0) for found in of_each)) for name in of_each[-1]),
     )
     about = page.table(
         ("", ""), ((name, str(value)) for name, value in found["environment"].items())
@@ -238,13 +229,25 @@ def ratio(rung: Mapping[str, Any], alone: Mapping[str, Any]) -> float | None:
     return round(loaded / rest, 3) if loaded and rest else None
 
 
+def demands(rung: Mapping[str, Any]) -> dict[str, float]:
+    """Processor milliseconds of an answer by process, the dearest first; of ours alone."""
+    answers = max(rung["answers_per_s"], 1e-9)
+    cost = {name: round(1e3 * used / answers, 1) for name, used in rung["cores"].items()}
+    return dict(
+        sorted(
+            ((name, ms) for name, ms in cost.items() if name != MACHINE), key=lambda each: -each[1]
+        )
+    )
+
+
 def line(rung: Mapping[str, Any], alone: Mapping[str, Any]) -> str:
-    """One row for the terminal."""
+    """What the terminal shows of a number of users."""
     return (
         f"{rung['users']:4d} users: {rung['streams']:6.1f} streams, {rung['answers_per_s']:6.2f}"
         f" answers/s, first p50 {rung['first_ms']['p50']} p95 {rung['first_ms']['p95']} ms"
         f" ({ratio(rung, alone)}x), whole p50 {rung['total_ms']['p50']} ms, errors"
         f" {rung['error_share']:.1%}, mesh {rung['mesh_cores']:.2f} cores"
         f" ({rung['cpu_ms_an_answer']} ms an answer), generator {rung['generator_cores']:.2f},"
-        f" simulator {rung['simulator_cores']:.2f}, others {rung['foreign_cores']:.2f}"
+        f" simulator {rung['simulator_cores']:.2f}, others {rung['foreign_cores']:.2f}\n"
+        f"  ms an answer: {', '.join(f'{name} {ms}' for name, ms in demands(rung).items())}"
     )
