@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 from opensearchpy import NotFoundError
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meshkit.errors import Unavailable
@@ -200,28 +197,16 @@ async def test_an_opensearch_that_is_away_is_said_at_once(room: Room) -> None:
     await home.close()
 
 
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    """Every span of this process that is ended from now on."""
-    exporter = InMemorySpanExporter()
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        trace.set_tracer_provider(TracerProvider())
-    provider = trace.get_tracer_provider()
-    assert isinstance(provider, TracerProvider)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return exporter
-
-
 async def test_what_is_asked_of_opensearch_stands_in_the_trace_without_any_text(
-    replicas: tuple[Replica, Replica], exporter: InMemorySpanExporter
+    replicas: tuple[Replica, Replica], spans: InMemorySpanExporter
 ) -> None:
     first, _ = replicas
     with tracing.span("SELECT"):
         await first.keys(project_id(), "quokka")
         with pytest.raises(NotFoundError):
             await first.client.indices.get(index="never-made")
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    root, search, failed = (spans[n] for n in ("SELECT", "opensearch search", "opensearch index"))
+    found = {span.name: span for span in spans.get_finished_spans()}
+    root, search, failed = (found[n] for n in ("SELECT", "opensearch search", "opensearch index"))
     for span in (search, failed):
         assert span.parent is not None
         assert root.context is not None

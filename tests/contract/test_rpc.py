@@ -17,8 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from citemesh.guardrail import v1 as guardrail_v1
@@ -142,21 +141,6 @@ async def server(keys: Path, echo: Echo) -> AsyncIterator[Server]:
 async def stub(server: Server) -> AsyncIterator[guardrail_v1.GuardrailServiceAsyncStub]:
     async with MeshChannel(f"127.0.0.1:{server.port}", SERVICE) as channel:
         yield guardrail_v1.GuardrailServiceAsyncStub(channel)
-
-
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
-    exporter.clear()
-    return exporter
 
 
 def ask(text: str) -> guardrail_v1.CheckInputRequest:
