@@ -69,7 +69,8 @@ class GatewaySettings(ServiceSettings, service="gateway"):
     failure_limit: str = "30/minute"
     """Refused credentials from one address; then all of its requests wait."""
     limits_storage: str = "memory://"
-    """Where counters live: `memory://`, right for one gateway only, or a Redis URL."""
+    """Where counters live: `memory://`, right for one gateway only, or a Redis URL; while Redis
+    is away, each gateway counts by itself."""
 
     key_cache_seconds: float = Field(10.0, ge=0, le=30)
     """How long a looked-up key is remembered: a key revoked at another gateway works

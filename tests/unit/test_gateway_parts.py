@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from gateway.api_keys import looks_like_key, new_secret
 from gateway.bodies import SearchBody
+from gateway.counters import Counters
 from gateway.edge import request_id
 from gateway.form import FormParser, PartBegun, PartData, PartEnded, boundary_of
 from gateway.json_web_tokens import REFRESH_SECONDS, KeySet
-from gateway.limits import Counters, network_of
+from gateway.limits import network_of
 from gateway.readiness import Readiness
 from gateway.routes.search import filter_message
 from gateway.settings import GatewaySettings
@@ -107,7 +108,7 @@ async def test_counters_start_anew_after_their_window_and_are_swept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("gateway.limits.time.monotonic", lambda: now)
+    monkeypatch.setattr("gateway.counters.time.monotonic", lambda: now)
     counters = Counters()
     assert [await counters.incr("a", 60) for _ in range(3)] == [1, 2, 3]
     now = 1059.0
