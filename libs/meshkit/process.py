@@ -45,6 +45,12 @@ CLOCK = "clock"
 """The part of every service that misses it when its clock cannot be relied on."""
 CLOCK_SECONDS = 1.0
 """How long Postgres may take to tell the time."""
+NOT_PREPARED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What a Postgres says that has no roles or no database yet, because it came up together with
+this process; a wrong password sounds the same, and the log says so until it is right."""
 
 
 class Process(Generic[S]):
@@ -261,6 +267,8 @@ async def _schemas_fit(url: str, schemas: list[Schema]) -> None:
             problem = f"schema {', '.join(behind)} is older than this code" if behind else ""
         except (*UNREACHABLE, TimeoutError) as error:
             problem = f"the database does not answer ({type(error).__name__})"
+        except NOT_PREPARED as error:
+            problem = f"the database lets nobody in yet ({type(error).__name__})"
         if not problem:
             return
         if problem != said:
