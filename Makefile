@@ -73,6 +73,7 @@ docs: $(INSTALLED) $(STUBS) ## write the pages that are made from code
 	$(VENV)/bin/python -m tools.errors --write
 	$(VENV)/bin/python -m tools.telemetry --write
 	$(VENV)/bin/python -m tools.k8s.variables --write
+	$(VENV)/bin/python -m tools.k8s.postgres --write
 
 bench-scale: $(INSTALLED) $(STUBS) ## the dense index at 10,000 and 100,000 chunks with 1, 100 and 1,000 projects; SCALE=options
 	$(VENV)/bin/python -m loadtest.scale $(SCALE)

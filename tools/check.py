@@ -64,6 +64,7 @@ CHECKS = (
     Check("errors", "docs/errors.md is current", tool("errors")),
     Check("telemetry", "docs/telemetry.md is current", tool("telemetry")),
     Check("variables", "the chart's list of settings", tool("k8s.variables")),
+    Check("postgres", "the SQL for a Postgres of one's own", tool("k8s.postgres")),
     Check("observability", "dashboards, alerts, runbook", tool("observability")),
 )
 

@@ -19,7 +19,8 @@ IDLE_SECONDS = 10
 this time: otherwise no other worker could ever claim the document it was working on."""
 
 
-def _role(name: str, login: bool) -> str:
+def create_role(name: str, login: bool) -> str:
+    """SQL that makes a role without any right, unless it is there."""
     kind = "LOGIN" if login else "NOLOGIN"
     return (
         f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN "
@@ -33,13 +34,13 @@ def statements() -> list[str]:
     lines = ["CREATE EXTENSION IF NOT EXISTS vector SCHEMA public"]
     for role in RUNTIME_ROLES:
         lines += [
-            _role(role, login=True),
+            create_role(role, login=True),
             f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'",
         ]
     for schema in SCHEMAS:
         owner = f"citemesh_{schema.name}_owner"
         lines += [
-            _role(owner, login=False),
+            create_role(owner, login=False),
             f"GRANT {owner} TO CURRENT_USER",
             f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {owner}",
         ]
