@@ -129,7 +129,7 @@ async def open_mesh(process: Process[GatewaySettings], readiness: Readiness) -> 
     settings = process.settings
     signer = process.signer()
     limits = Limits(settings)
-    operations = Operations(addresses(), signer)
+    operations = Operations(addresses(), signer, process.tls)
     process.stack.push_async_callback(operations.close)
     readiness.watch_breakers(operations.breakers)
     tokens = TokenVerifier(settings) if settings.jwt_jwks else None

@@ -21,6 +21,7 @@ from meshkit.errors import MeshError
 from meshkit.identity import Signer
 from meshkit.ids import new_id
 from meshkit.logging import logger
+from meshkit.tls import Tls
 
 log = logger(__name__)
 
@@ -59,6 +60,12 @@ class Breaker:
     seconds_left: float
 
 
+def split(address: str) -> tuple[str, str]:
+    """Host and port of where a component is dialled: `dns:///rerank:50051`."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    return host.strip("[]"), port
+
+
 @dataclass(frozen=True, slots=True)
 class Breakers:
     """What all processes together say."""
@@ -74,9 +81,13 @@ class Operations:
     Args:
         addresses: Where components are, by name; those that call no provider are left out.
         signer: For questions of the gateway's own.
+        tls: As other calls between services.
     """
 
-    def __init__(self, addresses: Mapping[str, str], signer: Signer) -> None:
+    def __init__(
+        self, addresses: Mapping[str, str], signer: Signer, tls: Tls | None = None
+    ) -> None:
+        self._tls = tls
         self._addresses = {n: a for n, a in addresses.items() if BY_NAME[n].calls_providers}
         self._signer = signer
         self._channels: dict[Replica, MeshChannel] = {}
@@ -120,7 +131,9 @@ class Operations:
         channel = self._channels.get(replica)
         if channel is None:
             service = BY_NAME[replica.component].grpc_service
-            channel = self._channels[replica] = MeshChannel(replica.address, service)
+            host, _ = split(_each_of(self._addresses[replica.component])[0])
+            channel = MeshChannel(replica.address, service, self._tls, host=host)
+            self._channels[replica] = channel
         try:
             return await ask(operations_v1.OperationsServiceAsyncStub(channel))
         except MeshError as error:
@@ -133,10 +146,10 @@ class Operations:
         found: set[Replica] = set()
         named = [(c, one) for c, address in self._addresses.items() for one in _each_of(address)]
         for component, address in named:
-            host, _, port = address.rpartition("/")[2].rpartition(":")
+            host, port = split(address)
             loop = asyncio.get_running_loop()
             try:
-                infos = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError:
                 found.add(Replica(component, address))
                 continue

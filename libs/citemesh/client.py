@@ -53,7 +53,14 @@ class Mesh:
     and `addresses` does not give raise `LookupError` when they are used.
     """
 
-    def __init__(self, url: str, api_key: str, addresses: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        addresses: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._credentials = credentials
         self._url = url.rstrip("/")
         self._api_key = api_key
         self._addresses = dict(addresses or {})
@@ -113,9 +120,15 @@ class Mesh:
         if service not in self._channels:
             if service not in self._addresses:
                 raise LookupError(f"No address of {service} is known; pass addresses= to connect.")
-            self._channels[service] = grpc.aio.insecure_channel(
-                self._addresses[service], options=OPTIONS, interceptors=_interceptors(self)
-            )
+            address, interceptors = self._addresses[service], _interceptors(self)
+            if self._credentials is None:
+                self._channels[service] = grpc.aio.insecure_channel(
+                    address, options=OPTIONS, interceptors=interceptors
+                )
+            else:
+                self._channels[service] = grpc.aio.secure_channel(
+                    address, self._credentials, options=OPTIONS, interceptors=interceptors
+                )
         return self._channels[service]
 
     @property
@@ -170,7 +183,13 @@ class Mesh:
             call.cancel()
 
 
-def connect(url: str, api_key: str, *, addresses: Mapping[str, str] | None = None) -> Mesh:
+def connect(
+    url: str,
+    api_key: str,
+    *,
+    addresses: Mapping[str, str] | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> Mesh:
     """A client of the mesh behind the gateway at `url`, for `async with`.
 
     Args:
@@ -178,8 +197,9 @@ def connect(url: str, api_key: str, *, addresses: Mapping[str, str] | None = Non
         api_key: API key with the scopes the calls need.
         addresses: gRPC address per service, where the gateway's own list does
             not fit the caller's network.
+        credentials: For services that speak TLS (`grpc.ssl_channel_credentials`).
     """
-    return Mesh(url, api_key, addresses)
+    return Mesh(url, api_key, addresses, credentials)
 
 
 async def _with_context(mesh: Mesh, details: Any) -> Any:

@@ -30,6 +30,7 @@ from meshkit.errors import (
 )
 from meshkit.telemetry import tracing
 from meshkit.telemetry.metrics import client_duration
+from meshkit.tls import Tls
 
 CONTEXT_HEADER = "x-citemesh-context"
 REQUEST_HEADER = "x-citemesh-request"
@@ -346,8 +347,24 @@ class MeshChannel(grpc.aio.Channel):
     Unary calls are awaited; streams are used with `streaming`.
     """
 
-    def __init__(self, target: str, grpc_service: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=options(grpc_service))
+    def __init__(
+        self, target: str, grpc_service: str, tls: Tls | None = None, *, host: str = ""
+    ) -> None:
+        """Dials.
+
+        Args:
+            target: gRPC's name for it, such as `dns:///retrieval:50051`.
+            grpc_service: Full name of the service, for health checks.
+            tls: Certificate and authorities; None speaks in plain text.
+            host: Name in the server's certificate, where `target` is an address.
+        """
+        arguments = options(grpc_service)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=arguments)
+            return
+        if host:
+            arguments.append(("grpc.ssl_target_name_override", host))
+        self._channel = grpc.aio.secure_channel(target, tls.channel(), options=arguments)
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A callable for a unary RPC."""

@@ -21,7 +21,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import asyncpg
 import uvloop
 
-from meshkit import access_log, clock, telemetry
+from meshkit import access_log, clock, telemetry, tls
 from meshkit import settings as settings_module
 from meshkit.channel import MeshChannel
 from meshkit.components import BY_NAME, COMPONENTS, OPERATIONS, Schema
@@ -57,8 +57,11 @@ class Process(Generic[S]):
     """What a service's start function is given to build from."""
 
     def __init__(self, settings: S) -> None:
+        """Raises SettingsInvalid when certificates are named that cannot be used."""
         self.settings = settings
         self.service = settings.service
+        self.tls = tls.load(settings)
+        """For calls between services; None where they are in plain text."""
         self.stack = AsyncExitStack()
         self.draining = asyncio.Event()
         """Set at SIGTERM, before calls in flight are waited for."""
@@ -98,7 +101,7 @@ class Process(Generic[S]):
             address = os.environ.get(variable)
             if not address:
                 raise SettingsInvalid(f"{variable} must say where {name} is, as host:port.")
-            channel = MeshChannel(address, BY_NAME[name].grpc_service)
+            channel = MeshChannel(address, BY_NAME[name].grpc_service, self.tls)
             self._channels[name] = channel
             self.stack.push_async_callback(channel.close)
         return self._channels[name]
@@ -285,7 +288,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = Server(settings, process.verifier())
+    server = Server(settings, process.verifier(), process.tls)
     process.server = server
     log.info("starting", **settings_module.visible(settings))
     try:

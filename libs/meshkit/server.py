@@ -45,6 +45,7 @@ from meshkit.logging import logger
 from meshkit.settings import ServiceSettings
 from meshkit.telemetry import tracing
 from meshkit.telemetry.metrics import server_active, server_duration
+from meshkit.tls import Tls
 
 log = logger(__name__)
 
@@ -362,8 +363,11 @@ class _Handlers:
 class Server:
     """A gRPC server with health and reflection, not serving until told so."""
 
-    def __init__(self, settings: ServiceSettings, verifier: Verifier) -> None:
+    def __init__(
+        self, settings: ServiceSettings, verifier: Verifier, tls: Tls | None = None
+    ) -> None:
         self._settings = settings
+        self._tls = tls
         calls, watches = settings.max_concurrent_rpcs, settings.max_watches
         admission = CallAdmission(calls, watches, adaptive=settings.adaptive_limit)
         self._pipeline = Pipeline(verifier, admission)
@@ -376,7 +380,13 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._probed = grpc.aio.server() if settings.health_listen else None
+        """The port for probes in plain text, which knows nothing but health."""
+        if self._probed is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
         self.port = 0
+        self.health_port = 0
+        """0 where health has no port of its own."""
 
     async def start(self, names: list[str]) -> None:
         """Opens the port and answers NOT_SERVING until `set_serving`.
@@ -388,12 +398,19 @@ class Server:
             RuntimeError: when the port is taken.
         """
         self._names = names
-        self.port = self._server.add_insecure_port(self._settings.listen)
+        listen = self._settings.listen
+        if self._tls is None:
+            self.port = self._server.add_insecure_port(listen)
+        else:
+            self.port = self._server.add_secure_port(listen, self._tls.server())
         await self.set_serving(False)
         reflection.enable_server_reflection(
             (*names, reflection.SERVICE_NAME, health.SERVICE_NAME), self._server
         )
         await self._server.start()
+        if self._probed is not None:
+            self.health_port = self._probed.add_insecure_port(self._settings.health_listen)
+            await self._probed.start()
 
     def add(self, register: Callable[[Any, Any], None], servicer: Any) -> None:
         """Registers a servicer; also while the server runs."""
@@ -426,7 +443,10 @@ class Server:
         except TimeoutError:
             log.warning("calls cut off after the drain period")
         await self._server.stop(FAREWELL_SECONDS)
+        await self.stop()
 
     async def stop(self) -> None:
         """Stops at once; after `drain` it does nothing."""
         await self._server.stop(None)
+        if self._probed is not None:
+            await self._probed.stop(None)

@@ -24,6 +24,10 @@ ADDRESS_VARIABLES = {f"CITEMESH_{name.upper()}_ADDRESS" for name in BY_NAME}
 """Where each component is dialled; read by the channel factory in every process."""
 
 
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""A file that need not be named; an empty variable names none."""
+
+
 class SettingsInvalid(ValueError):
     """The process cannot start; the text names the variables and what is wrong."""
 
@@ -71,7 +75,17 @@ class ServiceSettings(BaseSettings):
     """Keyring file with the public keys of everyone who signs contexts."""
     signing_key: Path | None = None
     """This service's private key file, if it signs contexts for background work."""
-    trace_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    tls_cert_file: OptionalPath = None
+    """This process's certificate, PEM with those between it and the authority: calls between
+    services go over TLS, both sides with one. It names the host the service is dialled by."""
+    tls_key_file: OptionalPath = None
+    """Private key of that certificate, PEM."""
+    tls_ca_file: OptionalPath = None
+    """Certificates of the authorities that others' certificates are signed by, PEM."""
+    health_listen: str = ""
+    """Address and port that answers health checks and nothing else, without TLS: for probes that
+    cannot speak it. Empty serves health on the port of the service alone."""
+    trace_file: OptionalPath = None
     """File that spans are appended to as OTLP JSON lines, beside any OTLP end point; empty
     appends them to none."""
     trace_content: bool = False

@@ -20,7 +20,7 @@ from meshkit.supervisor.simulator import Simulator
 
 NOT_FOR_CHILDREN = re.compile(
     r"CITEMESH_(API_KEY|URL|LAUNCH_\w+|SUPERVISOR_\w+|READY_FD|ROLE_PASSWORDS"
-    r"|ADMIN_DATABASE_URL|\w*DATABASE_URL)$"
+    r"|ADMIN_DATABASE_URL|\w*DATABASE_URL|(\w+_)?TLS_\w+_FILE|(\w+_)?HEALTH_LISTEN)$"
 )
 OPENSEARCH = re.compile(r"CITEMESH_(RETRIEVAL_)?OPENSEARCH_")
 """Address and credentials of OpenSearch, for retrieval alone."""
