@@ -115,6 +115,11 @@ CASES = (
         },
     ),
     Case(
+        "prod, TLS between services",
+        "prod",
+        {"tls": {"enabled": True, "issuerRef": {"name": "internal", "kind": "ClusterIssuer"}}},
+    ),
+    Case(
         "prod, another name, nothing scales",
         "prod",
         {

@@ -108,7 +108,24 @@ PROMETHEUS_RULE = _kind(
         ),
     ),
 )
+CERTIFICATE = _kind(
+    "cert-manager.io/v1",
+    "Certificate",
+    _closed(
+        ["secretName", "issuerRef"],
+        secretName=TEXT,
+        dnsNames=_several(TEXT),
+        usages=_several({"enum": ["digital signature", "server auth", "client auth"]}),
+        privateKey=_closed(
+            [],
+            algorithm={"enum": ["RSA", "ECDSA", "Ed25519"]},
+            size={"type": "integer"},
+            rotationPolicy={"enum": ["Always", "Never"]},
+        ),
+        issuerRef=_closed(["name"], name=TEXT, kind=TEXT, group=TEXT),
+    ),
+)
 RULES = {
     (rule["properties"]["apiVersion"]["const"], rule["properties"]["kind"]["const"]): rule
-    for rule in (HTTP_ROUTE, POD_MONITOR, PROMETHEUS_RULE)
+    for rule in (HTTP_ROUTE, POD_MONITOR, PROMETHEUS_RULE, CERTIFICATE)
 }

@@ -13,6 +13,14 @@ The environment of a component that is no secret, as a map; becomes its ConfigMa
       "CITEMESH_LISTEN" (printf "0.0.0.0:%v" $port)
       "CITEMESH_DRAIN_SECONDS" (toString .own.drainSeconds)
       "CITEMESH_IDENTITY_KEYS" "/etc/citemesh/keyring/keyring.json" -}}
+{{- if $values.tls.enabled -}}
+{{- range $part, $file := dict "CERT" "tls.crt" "KEY" "tls.key" "CA" "ca.crt" -}}
+{{- $_ := set $set (printf "CITEMESH_TLS_%s_FILE" $part) (printf "/etc/citemesh/tls/%s" $file) -}}
+{{- end -}}
+{{- if ne $component.name "gateway" -}}
+{{- $_ := set $set "CITEMESH_HEALTH_LISTEN" (printf "0.0.0.0:%v" $values.ports.health) -}}
+{{- end -}}
+{{- end -}}
 {{- if $values.telemetry.metrics.enabled -}}
 {{- $_ := set $set "CITEMESH_METRICS_LISTEN" (printf "0.0.0.0:%v" $values.ports.metrics) -}}
 {{- end -}}

@@ -51,6 +51,9 @@ containers:
       - {name: http, containerPort: {{ $values.ports.http }}}
       {{- else }}
       - {name: grpc, containerPort: {{ $values.ports.grpc }}}
+      {{- if $values.tls.enabled }}
+      - {name: health, containerPort: {{ $values.ports.health }}}
+      {{- end }}
       {{- end }}
       {{- if $values.telemetry.metrics.enabled }}
       - {name: metrics, containerPort: {{ $values.ports.metrics }}}
@@ -84,6 +87,9 @@ containers:
       {{- if $component.signs }}
       - {name: signing, mountPath: /etc/citemesh/signing, readOnly: true}
       {{- end }}
+      {{- if $values.tls.enabled }}
+      - {name: tls, mountPath: /etc/citemesh/tls, readOnly: true}
+      {{- end }}
       {{- include "citemesh.ca.mount" $root | nindent 6 }}
       {{- if $volume }}
       - {name: data, mountPath: /var/lib/citemesh}
@@ -100,6 +106,12 @@ volumes:
       secretName: {{ get $values.identity.signingSecrets $component.service }}
       defaultMode: 0440
   {{- end }}
+  {{- if $values.tls.enabled }}
+  - name: tls
+    secret:
+      secretName: {{ $values.tls.secretPrefix }}{{ $name }}
+      defaultMode: 0440
+  {{- end }}
   {{- include "citemesh.ca.volume" $root | nindent 2 }}
   {{- if $volume }}
   - name: data
@@ -112,7 +124,7 @@ volumes:
 {{- if eq .component.name "gateway" -}}
 httpGet: {path: /healthz, port: http}
 {{- else -}}
-grpc: {port: {{ .root.Values.ports.grpc }}}
+grpc: {port: {{ include "citemesh.probed" .root }}}
 {{- end -}}
 {{- end -}}
 
@@ -121,8 +133,13 @@ grpc: {port: {{ .root.Values.ports.grpc }}}
 {{- if eq .component.name "gateway" -}}
 httpGet: {path: /readyz/gateway, port: http}
 {{- else -}}
-grpc: {port: {{ .root.Values.ports.grpc }}, service: {{ .component.grpcService }}}
+grpc: {port: {{ include "citemesh.probed" .root }}, service: {{ .component.grpcService }}}
 {{- end -}}
+{{- end -}}
+
+{{/* Kubelets speak no TLS to a gRPC probe, so health has a port without it then. */}}
+{{- define "citemesh.probed" -}}
+{{- ternary .Values.ports.health .Values.ports.grpc .Values.tls.enabled -}}
 {{- end -}}
 
 {{/* Where a pod runs, as whom, and who pulls its image. */}}
