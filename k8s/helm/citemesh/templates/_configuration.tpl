@@ -57,7 +57,12 @@ The environment of a component that is no secret, as a map; becomes its ConfigMa
 {{- end -}}
 {{- $set = mergeOverwrite $set $values.config (default dict .own.config) -}}
 {{- range $name, $value := $set }}
+{{- /* Numbers of values are floating ones, and a large one would be written as 2.68e+08. */}}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+{{ $name }}: {{ printf "%.0f" $value | quote }}
+{{- else }}
 {{ $name }}: {{ $value | toString | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
