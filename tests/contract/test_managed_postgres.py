@@ -50,8 +50,9 @@ async def test_an_administrator_who_is_no_superuser_prepares_it_twice_and_migrat
         for role in (MIGRATOR, *RUNTIME_ROLES):
             await administrator.execute(f"ALTER ROLE {role} PASSWORD '{cluster.passwords[role]}'")
         unsafe = await administrator.fetch(
-            "SELECT rolname FROM pg_roles WHERE rolname LIKE 'citemesh_%'"
-            " AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb)"
+            "SELECT rolname FROM pg_roles WHERE rolname LIKE 'citemesh_%' AND rolname <> $1"
+            " AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb)",
+            SUPERUSER,
         )
         assert unsafe == []
     finally:
