@@ -109,7 +109,7 @@ volumes:
   {{- if $values.tls.enabled }}
   - name: tls
     secret:
-      secretName: {{ $values.tls.secretPrefix }}{{ $name }}
+      secretName: {{ $values.tls.secretPrefix }}-{{ $name }}
       defaultMode: 0440
   {{- end }}
   {{- include "citemesh.ca.volume" $root | nindent 2 }}
