@@ -69,14 +69,12 @@ class Callers:
     """They ask and search, one request after the other.
 
     Args:
-        gateways: Addresses of the gateways that are ready, as a Service knows them.
-        port: Where a gateway listens.
+        gateways: Host and port of the gateways that are ready, as a Service knows them.
         key: API key of a project.
     """
 
-    def __init__(self, gateways: Callable[[], list[str]], port: int, key: str) -> None:
+    def __init__(self, gateways: Callable[[], list[str]], key: str) -> None:
         self._gateways = gateways
-        self._port = port
         self._turns = itertools.count()
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_SECONDS, trust_env=False
@@ -90,7 +88,7 @@ class Callers:
         there = self._gateways()
         if not there:
             raise httpx.ConnectError("no gateway is ready")
-        return f"http://{there[next(self._turns) % len(there)]}:{self._port}{path}"
+        return f"http://{there[next(self._turns) % len(there)]}{path}"
 
     async def upload(self) -> list[str]:
         """Uploads every fact; ids of the documents once all of them are ready.

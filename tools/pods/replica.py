@@ -56,10 +56,12 @@ class Replica:
     async def end(self) -> None:
         """Takes it out of its Service, lets it end its calls, and removes it."""
         self._tell(ready=False)
-        if self._keeping is not None:
-            self._keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeping
+        if self._keeping is None:
+            # It never ran; what there is of it goes with the network.
+            return
+        self._keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeping
         await asyncio.sleep(self.pod.pause_seconds)
         left = self.pod.grace_seconds - self.pod.pause_seconds
         await asyncio.to_thread(

@@ -83,7 +83,7 @@ async def play(ground: Ground, plan: Plan, say: Say) -> Report:
         async with _deployments(ground, resources) as deployments:
             await _all_ready(deployments, report, say)
             report.containers = await asyncio.to_thread(ground.running)
-            callers = Callers(lambda: _addresses(deployments["gateway"]), 8080, key)
+            callers = Callers(lambda: _addresses(deployments["gateway"]), key)
             try:
                 await _happenings(deployments, callers, plan, report, say)
             finally:
@@ -182,4 +182,9 @@ def _first_key(folder: Path, database: Postgres) -> str:
 
 
 def _addresses(gateway: Deployment) -> list[str]:
-    return [replica.address for replica in gateway.ready]
+    """Where the gateways are that take requests, as the Service before them knows."""
+    return [
+        f"{replica.address}:{replica.pod.readiness.port}"
+        for replica in gateway.ready
+        if replica.pod.readiness is not None
+    ]
