@@ -75,7 +75,7 @@ class Replica:
     async def _keep(self) -> None:
         while True:
             probing = asyncio.create_task(self._probe())
-            died = asyncio.create_task(_ended(self._process))
+            died = asyncio.create_task(end_of(self._process))
             try:
                 await asyncio.wait({probing, died}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -137,7 +137,7 @@ class Replica:
             self._changed()
 
 
-async def _ended(process: int) -> None:
+async def end_of(process: int) -> None:
     """Returns when a process of this machine, child of ours or not, has ended."""
     try:
         descriptor = os.pidfd_open(process)
