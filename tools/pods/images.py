@@ -30,6 +30,7 @@ MODULES = {
     "migrate": "meshkit.cli.maintenance",
 }
 """What each image's process imports before it does anything, by target."""
+LABEL = "org.opencontainers.image"
 BUILD_SECONDS = 1800.0
 RUNS = 5
 SITE = {"pip.conf": Path("/etc/pip.conf"), "ca.pem": Path("/etc/ssl/certs/ca-certificates.crt")}
@@ -95,8 +96,8 @@ def build(podman: Podman, targets: Iterable[str]) -> Iterator[str]:
             f"--ignorefile={ROOT / CONTAINERFILE}.dockerignore",
             f"--build-arg=BASE={name}",
             f"--build-arg=BASE_DIGEST={digest}",
-            f"--build-arg=VERSION={version()}",
-            f"--build-arg=REVISION={revision or 'unknown'}",
+            f"--label={LABEL}.version={version()}",
+            f"--label={LABEL}.revision={revision or 'unknown'}",
             *(f"--secret=id={key},src={path}" for key, path in SITE.items() if path.exists()),
             f"--target={target}",
             f"--tag={reference(target)}",
