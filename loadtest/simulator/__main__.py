@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 
 import uvicorn
 import uvloop
@@ -42,7 +43,9 @@ def main() -> None:
         timeout_keep_alive=300,
         timeout_graceful_shutdown=1,
     )
-    uvloop.run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))
+    # Under uvloop a handshake hangs whose first bytes come before it is begun (`start_tls`).
+    run = asyncio.run if arguments.tls else uvloop.run
+    run(_serve(uvicorn.Server(config), world, int(port) if arguments.tls else 0))
 
 
 async def _serve(server: uvicorn.Server, world: World, behind_tls: int) -> None:

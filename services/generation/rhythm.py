@@ -14,7 +14,7 @@ from contextlib import contextmanager
 SHORTEST_SECONDS = 0.05
 LONGEST_SECONDS = 0.5
 """Slower than this a reader sees the text jump."""
-PIECES_PER_SECOND = 400.0
+PIECES_PER_SECOND = 300.0
 """Of all streams of this process together, until every one waits for the longest time."""
 
 
