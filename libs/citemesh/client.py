@@ -94,7 +94,9 @@ class Mesh:
             if time.monotonic() > self._expires - RENEW_SECONDS:
                 answer = await asyncio.to_thread(self._exchange)
                 self._token = answer["token"]
-                self._expires = time.monotonic() + float(answer["expires_in"])
+                # A gateway of before says the time of day alone.
+                seconds = answer.get("expires_in", float(answer["expires_at"]) - time.time())
+                self._expires = time.monotonic() + float(seconds)
                 self._addresses = {**answer.get("services", {}), **self._addresses}
         return self._token
 

@@ -122,6 +122,7 @@ async def test_a_token_does_not_outlive_its_key(gateway: Any) -> None:
     async with gateway.client(await gateway.key("read", expires_at=ends)) as client:
         body = (await client.post("/v1/token")).json()
     assert body["expires_at"] <= ends.timestamp()
+    assert 50 < body["expires_in"] <= 60
 
 
 async def test_a_key_that_asks_too_often_waits(start_gateway: Any) -> None:
