@@ -90,8 +90,10 @@ def test_a_pod_has_the_time_to_end_what_it_began(
     told = given(manifests)
     own = told[name_of(deployment)]
     drain = float(own["CITEMESH_DRAIN_SECONDS"].value)
-    pause = container(deployment).get("lifecycle", {}).get("preStop", {}).get("sleep", {})
-    assert pod(deployment)["terminationGracePeriodSeconds"] > drain + pause.get("seconds", 0)
+    notice = 0.0
+    if name_of(deployment) == "gateway":
+        notice = float(own["CITEMESH_GATEWAY_NOTICE_SECONDS"].value)
+    assert pod(deployment)["terminationGracePeriodSeconds"] > drain + notice
     if name_of(deployment) in ("gateway", "generation"):
         assert drain > float(told["gateway"]["CITEMESH_GATEWAY_ANSWER_SECONDS"].value)
 

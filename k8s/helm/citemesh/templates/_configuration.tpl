@@ -109,6 +109,7 @@ CITEMESH_CLAMAV_ADDRESS: {{ . | quote }}
 
 {{- define "citemesh.configuration.gateway" -}}
 CITEMESH_GATEWAY_ANSWER_SECONDS: {{ .root.Values.gateway.answerSeconds | quote }}
+CITEMESH_GATEWAY_NOTICE_SECONDS: {{ .root.Values.gateway.noticeSeconds | quote }}
 {{- with .root.Values.gateway.trustedProxies }}
 CITEMESH_GATEWAY_TRUSTED_PROXIES: {{ join "," . | quote }}
 {{- end }}

@@ -7,14 +7,14 @@
 {{- $fullname := include "citemesh.fullname" $root -}}
 {{- $name := include "citemesh.kebab" $component.name -}}
 {{- $isGateway := eq $component.name "gateway" -}}
-{{- $pause := ternary 10 0 $isGateway -}}
+{{- $notice := ternary $values.gateway.noticeSeconds 0 $isGateway -}}
 {{- $volume := include "citemesh.volume" . -}}
 serviceAccountName: {{ $fullname }}-{{ $name }}
 automountServiceAccountToken: false
 # Kubernetes would set CITEMESH_..._PORT for each Service, which no setting is named after.
 enableServiceLinks: false
-# After preStop ({{ $pause }} s) calls in flight have drainSeconds to end.
-terminationGracePeriodSeconds: {{ add $pause $own.drainSeconds 10 }}
+# Calls in flight have drainSeconds to end{{ if $notice }}, after noticeSeconds in which proxies choose another pod{{ end }}.
+terminationGracePeriodSeconds: {{ add $notice $own.drainSeconds 10 }}
 {{ include "citemesh.placement" (dict "root" $root "own" $own) }}
 topologySpreadConstraints:
 {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
@@ -74,11 +74,6 @@ containers:
       periodSeconds: 10
       timeoutSeconds: 5
       failureThreshold: 6
-    {{- if $pause }}
-    # Proxies learn first that this pod goes; it listens until they have.
-    lifecycle:
-      preStop: {sleep: {seconds: {{ $pause }}}}
-    {{- end }}
     resources:
       {{- toYaml $own.resources | nindent 6 }}
     volumeMounts:
