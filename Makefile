@@ -22,6 +22,7 @@ SCENARIO ?= peak
 OVERLOAD ?=
 PODS ?=
 CHAOS ?=
+ROLLING ?=
 LOAD ?=
 
 # Absolute, so that a program started by a target finds its siblings wherever it works.
@@ -96,6 +97,10 @@ messy: $(INSTALLED) $(STUBS) ## what becomes of each file in DIR=; FUZZ= broken 
 
 chaos: $(INSTALLED) $(STUBS) ## every part of the mesh is killed, frozen, cut off, under load; SHORT=1 a dozen cases
 	$(VENV)/bin/python -m tests.chaos $(if $(SHORT),--short) $(CHAOS)
+
+.PHONY: rolling-restart
+rolling-restart: $(INSTALLED) $(STUBS) ## two processes of each service, all replaced one by one under load; ROLLING=options
+	$(VENV)/bin/python -m tests.rolling $(ROLLING)
 
 chaos-ingest: $(INSTALLED) $(STUBS) ## ROUNDS= rounds of DOCUMENTS= uploads while services and Postgres are killed and frozen
 	$(VENV)/bin/python -m loadtest.chaos_ingest --rounds $(ROUNDS) --documents $(DOCUMENTS) --seed $(SEED)

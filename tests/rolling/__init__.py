@@ -1,1 +1,1 @@
-"""Callers who go on while something happens to a mesh, and what they saw."""
+"""`make rolling-restart`: every process of a mesh is replaced, and nobody who asks it notices."""

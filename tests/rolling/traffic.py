@@ -22,6 +22,9 @@ import aiohttp
 from meshkit.ids import new_id
 
 PROBE_SECONDS = 0.25
+PROBE_TIMEOUT_SECONDS = 1.0
+MOST_FAILURES = 3
+"""As Kubernetes has them, but for the pause between two probes."""
 PATIENCE_SECONDS = 30.0
 FOUND_SECONDS = 60.0
 KINDS = {"search": 0.5, "ask": 0.3, "upload": 0.2}
@@ -60,7 +63,7 @@ class Traffic:
 
     def __init__(self, gateways: Sequence[str], key: str, per_second: float, seed: int = 1) -> None:
         self._gateways = list(gateways)
-        self._ready = list(gateways)
+        self._ready = set(gateways)
         self._headers = {"Authorization": f"Bearer {key}"}
         self._per_second = per_second
         self._chance = random.Random(seed)
@@ -88,7 +91,8 @@ class Traffic:
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
         """Requests come until the block ends; those that have begun are waited for."""
-        tasks = [asyncio.create_task(self._arriving()), asyncio.create_task(self._probing())]
+        tasks = [asyncio.create_task(self._arriving())]
+        tasks += [asyncio.create_task(self._probing(each)) for each in self._gateways]
         try:
             yield
         finally:
@@ -135,26 +139,40 @@ class Traffic:
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _probing(self) -> None:
+    async def _probing(self, gateway: str) -> None:
+        """Says whether a gateway gets requests, as what stands before it would.
+
+        One that drains or is gone gets none from then on. One that says itself that it misses
+        something, or does not answer in time, gets them until it has said so three times.
+        """
+        failures = 0
         while True:
-            states = await asyncio.gather(*(self._is_ready(each) for each in self._gateways))
-            self._ready = [
-                each for each, ready in zip(self._gateways, states, strict=True) if ready
-            ]
+            failures = await self._failures(gateway, failures)
+            if failures >= MOST_FAILURES:
+                self._ready.discard(gateway)
+            elif not failures:
+                self._ready.add(gateway)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _is_ready(self, gateway: str) -> bool:
+    async def _failures(self, gateway: str, before: int) -> int:
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
         try:
-            async with self._http.get(f"{gateway}/readyz") as reply:
-                return reply.status == 200
+            async with self._http.get(f"{gateway}/readyz", timeout=timeout) as reply:
+                if reply.status == 200:
+                    return 0
+                gone = (await reply.json())["status"] == "draining"
+        except aiohttp.ClientConnectorError:
+            gone = True
         except (aiohttp.ClientError, TimeoutError):
-            return False
+            gone = False
+        return MOST_FAILURES if gone else before + 1
 
     def _gateway(self) -> str:
-        if not self._ready:
+        ready = [each for each in self._gateways if each in self._ready]
+        if not ready:
             raise _Failed("no gateway is ready")
         self._turn += 1
-        return self._ready[self._turn % len(self._ready)]
+        return ready[self._turn % len(ready)]
 
     async def _one(self, kind: str) -> None:
         began = time.monotonic()
