@@ -63,10 +63,11 @@ def main() -> int:
         return 0
     plan = Plan(chosen.helm, chosen.kill.replace("_", "-"), chosen.roll.replace("_", "-"))
     try:
-        for target in build(podman, MODULES):
-            say(f"image {target}")
-        with ground(podman) as floor:
-            report = asyncio.run(_bounded(play(floor, plan, say)))
+        with podman.alone():
+            for target in build(podman, MODULES):
+                say(f"image {target}")
+            with ground(podman) as floor:
+                report = asyncio.run(_bounded(play(floor, plan, say)))
     except (Missing, OpenSearchMissing) as missing:
         print(missing, file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ has all of their addresses, as that of a headless Service.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pods.derive import Pod, Volume
-from tools.pods.podman import Missing, Podman, limits
+from tools.pods.podman import Podman, limits
 
 OPEN = 0o777
 """Of empty directories, which a pod's account must be able to write."""
@@ -100,30 +99,26 @@ class Ground:
 def ground(podman: Podman) -> Iterator[Ground]:
     """A network and a folder of our own; all containers are removed with them.
 
+    Call it inside of `Podman.alone`.
+
     Raises:
-        Missing: somebody else runs this already with the same cache.
         PodmanFailed: there can be no bridge here.
     """
-    with (podman.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Missing(f"another run uses {podman.folder}") from None
-        # The storage is ours alone: what is there was left by a run that was killed.
+    # The storage is ours alone: what is there was left by a run that was killed.
+    _clear(podman)
+    name = f"citemesh-{secrets.token_hex(3)}"
+    # Internal: no packet leaves this machine, whatever an image tries.
+    podman("network", "create", "--internal", name)
+    try:
+        (subnet,) = podman.inspect("network", name)["subnets"]
+        with tempfile.TemporaryDirectory(prefix="citemesh-pods-") as folder:
+            Path(folder).chmod(0o711)
+            try:
+                yield Ground(podman, name, str(subnet["gateway"]), Path(folder))
+            finally:
+                podman("rm", "--all", "--force", "--time=0", "--volumes")
+    finally:
         _clear(podman)
-        name = f"citemesh-{secrets.token_hex(3)}"
-        # Internal: no packet leaves this machine, whatever an image tries.
-        podman("network", "create", "--internal", name)
-        try:
-            (subnet,) = podman.inspect("network", name)["subnets"]
-            with tempfile.TemporaryDirectory(prefix="citemesh-pods-") as folder:
-                Path(folder).chmod(0o711)
-                try:
-                    yield Ground(podman, name, str(subnet["gateway"]), Path(folder))
-                finally:
-                    podman("rm", "--all", "--force", "--time=0", "--volumes")
-        finally:
-            _clear(podman)
 
 
 def _clear(podman: Podman) -> None:

@@ -5,12 +5,14 @@ What the user's podman has stays as it is, and what we build is a cache below on
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,20 @@ class Podman:
         for place in ("tmp", "networks"):
             (folder / place).mkdir(parents=True, exist_ok=True)
         return cls(folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs of ours from this storage until the block ends.
+
+        Raises:
+            Missing: another one uses it.
+        """
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Missing(f"another run uses {self.folder}") from None
+            yield
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a call."""
