@@ -52,6 +52,8 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=cache(), help="where images are kept")
     chosen = parser.parse_args()
     began = time.monotonic()
+    # An exception, so that what runs is ended and removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)

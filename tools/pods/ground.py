@@ -122,7 +122,9 @@ def ground(podman: Podman) -> Iterator[Ground]:
 
 
 def _clear(podman: Podman) -> None:
-    podman("rm", "--all", "--force", "--time=0", "--volumes")
+    # Those of builds that were cut short too.
+    for each in podman("ps", "--all", "--external", "--quiet").split():
+        podman("rm", "--force", "--time=0", "--volumes", each)
     for name in podman("network", "ls", "--format={{.Name}}").split():
         if name.startswith("citemesh-"):
             podman("network", "rm", "--force", name)
