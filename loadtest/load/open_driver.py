@@ -85,7 +85,9 @@ class Users:
     async def _do(self, action: Action, step: str, due: float) -> float:
         """Does it and notes how it went; returns the seconds after which to come back."""
         again = 0.0
-        sample = samples.begun(action, step, self.track.name, due, time.time())
+        # A timer may fire a tick of the clock before its time.
+        sent = max(due, time.time())
+        sample = samples.begun(action, step, self.track.name, due, sent)
         if len(self.under_way) > self._plan.most_at_once:
             self._note(replace(sample, reason="DRIVER_FULL", end=time.time()))
             return again

@@ -43,6 +43,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "invalid_request": [{"kind": "invalid_request"}],
 }
 """What the simulator is told to do, for each kind of error."""
+SLOW_SECONDS = 0.8
+"""Patience with a provider that does not get on: enough to reach it on a busy machine."""
 IN_STREAM = ("overloaded", "server_error", "rate_limited", "hang", "slow_drip", "reset")
 IN_STREAM += ("truncated", "malformed", "blocked")
 ONE_WORD = "server_failed"
@@ -90,7 +92,7 @@ async def test_what_a_provider_sends_is_what_the_table_says(
     began = time.monotonic()
     with caplog.at_level(logging.DEBUG):
         quieten()
-        error = await failure(simulator, provider, operation, 0.4 if slow else 5.0)
+        error = await failure(simulator, provider, operation, SLOW_SECONDS if slow else 5.0)
     assert error.kind == kind
     assert error.target.provider == provider
     assert error.target.operation == operation
@@ -111,9 +113,9 @@ async def test_what_a_provider_sends_is_what_the_table_says(
 async def test_a_fault_in_the_middle_of_a_stream_is_named_as_before_it(
     simulator: RunningSimulator, fault: str, provider: str
 ) -> None:
-    simulator.fault(fault, provider=provider, after=3, seconds=0.5)
+    simulator.fault(fault, provider=provider, after=3, seconds=2 * SLOW_SECONDS)
     slow = fault in ("hang", "slow_drip")
-    error = await failure(simulator, provider, "generate", 0.4 if slow else 5.0)
+    error = await failure(simulator, provider, "generate", SLOW_SECONDS if slow else 5.0)
     expected = next(k for k, rows in ROWS.items() if any(row["kind"] == fault for row in rows))
     says_nothing = ("overloaded", "server_error", "rate_limited", "blocked")
     if provider == "cohere" and fault in says_nothing:
