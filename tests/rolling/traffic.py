@@ -23,8 +23,6 @@ from meshkit.ids import new_id
 
 PROBE_SECONDS = 0.25
 PROBE_TIMEOUT_SECONDS = 1.0
-MOST_FAILURES = 3
-"""As Kubernetes has them, but for the pause between two probes."""
 PATIENCE_SECONDS = 30.0
 FOUND_SECONDS = 60.0
 KINDS = {"search": 0.5, "ask": 0.3, "upload": 0.2}
@@ -140,32 +138,25 @@ class Traffic:
             task.add_done_callback(self._under_way.discard)
 
     async def _probing(self, gateway: str) -> None:
-        """Says whether a gateway gets requests, as what stands before it would.
+        """Says whether a gateway gets requests: from when it is ready until it drains or is gone.
 
-        One that drains or is gone gets none from then on. One that says itself that it misses
-        something, or does not answer in time, gets them until it has said so three times.
+        One that only says that it misses something goes on getting them, so that what a
+        balancer would hide for a while is seen.
         """
-        failures = 0
-        while True:
-            failures = await self._failures(gateway, failures)
-            if failures >= MOST_FAILURES:
-                self._ready.discard(gateway)
-            elif not failures:
-                self._ready.add(gateway)
-            await asyncio.sleep(PROBE_SECONDS)
-
-    async def _failures(self, gateway: str, before: int) -> int:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
-        try:
-            async with self._http.get(f"{gateway}/readyz", timeout=timeout) as reply:
-                if reply.status == 200:
-                    return 0
-                gone = (await reply.json())["status"] == "draining"
-        except aiohttp.ClientConnectorError:
-            gone = True
-        except (aiohttp.ClientError, TimeoutError):
-            gone = False
-        return MOST_FAILURES if gone else before + 1
+        while True:
+            try:
+                async with self._http.get(f"{gateway}/readyz", timeout=timeout) as reply:
+                    status = (await reply.json())["status"]
+            except aiohttp.ClientConnectorError:
+                status = "gone"
+            except (aiohttp.ClientError, TimeoutError):
+                status = "late"
+            if status == "ready":
+                self._ready.add(gateway)
+            elif status in ("draining", "gone"):
+                self._ready.discard(gateway)
+            await asyncio.sleep(PROBE_SECONDS)
 
     def _gateway(self) -> str:
         ready = [each for each in self._gateways if each in self._ready]
