@@ -23,7 +23,9 @@ class Wire:
     def cut(self) -> None:
         self.whole = False
         for writer in self._open:
-            writer.transport.abort()
+            # CPython forgets the loop of a transport that closed by itself after a late write.
+            with suppress(AttributeError):
+                writer.transport.abort()
 
     def mend(self) -> None:
         self.whole, self.after = True, None
