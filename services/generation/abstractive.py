@@ -11,7 +11,9 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from meshkit.logging import logger
+from meshkit.providers.attempt import until
 from meshkit.providers.errors import ProviderError
+from meshkit.providers.gate import left
 from meshkit.usage import Spend
 from services.generation.abstention import not_found, says_not_found
 from services.generation.answers import Draft, Switched
@@ -30,6 +32,8 @@ log = logger(__name__)
 
 CHARACTERS_OF_A_TOKEN = 3
 """Taken for what is reserved, before anything was found."""
+MODELS_SHARE = 0.7
+"""Of the time there is, for all models together when somebody answers after them."""
 
 
 class AbstractiveGenerator:
@@ -86,7 +90,10 @@ class AbstractiveGenerator:
             yield not_found(question)
             yield Draft((), True)
             return
-        pieces = self._written(question, passages, max_tokens, seconds, spend, so_far)
+        ends = until(seconds)
+        # Models that all say nothing must leave the last resort the time to quote.
+        share = 1.0 if self._last_resort is None else MODELS_SHARE
+        pieces = self._written(question, passages, max_tokens, share * seconds, spend, so_far)
         begun = False
         failed: ProviderError | None = None
         try:
@@ -110,7 +117,7 @@ class AbstractiveGenerator:
             # It quotes what was found; a neighbour is there for who reads on.
             [passage for passage in passages if not passage.beside],
             max_tokens=max_tokens,
-            seconds=seconds,
+            seconds=left(ends),
             spend=spend,
             so_far=so_far,
         )

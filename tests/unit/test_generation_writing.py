@@ -372,6 +372,8 @@ class Quoting:
     """The last resort, without a cross-encoder."""
 
     provider, model = "local", "extractive-2"
+    seconds = 0.0
+    """What it was given, when it was asked."""
 
     def estimate_micro_usd(self, question: str, max_tokens: int) -> int:
         return 0
@@ -386,12 +388,16 @@ class Quoting:
         spend: Spend,
         so_far: Callable[[], str],
     ) -> AsyncGenerator[str | Draft, None]:
+        self.seconds = seconds
         yield "Quoted. [1]"
         yield Draft((), False, provider="local", model="extractive-2", degraded=("rerank",))
 
 
 async def answered(
-    *models: Scripted, passages: list[Passage] | None = None, last_resort: Quoting | None = None
+    *models: Scripted,
+    passages: list[Passage] | None = None,
+    last_resort: Quoting | None = None,
+    seconds: float = 5.0,
 ) -> tuple[str, Draft]:
     generator = AbstractiveGenerator(
         LanguageModels(models, first_word_seconds=1), last_resort=last_resort, source_tokens=3000
@@ -402,7 +408,7 @@ async def answered(
         "How many days?",
         [passage("1", HANDBOOK)] if passages is None else passages,
         max_tokens=100,
-        seconds=5,
+        seconds=seconds,
         spend=Spend("none", "none"),
         so_far=str,
     ):
@@ -443,6 +449,15 @@ async def test_the_last_resort_answers_and_says_what_was_missing() -> None:
     assert text == "Quoted. [1]"
     assert draft.degraded == ("generation", "rerank")
     assert draft.provider == "local"
+
+
+async def test_models_that_all_say_nothing_leave_the_last_resort_its_time() -> None:
+    silent = [Scripted("gemini", 30.0, "late"), Scripted("anthropic", 30.0, "late")]
+    quoting = Quoting()
+    text, _ = await answered(*silent, last_resort=quoting, seconds=1.0)
+    assert text == "Quoted. [1]"
+    assert [model.calls for model in silent] == [1, 1]
+    assert 0 < quoting.seconds < 0.31
 
 
 async def test_without_a_last_resort_the_answer_fails() -> None:
