@@ -57,12 +57,10 @@ class AnswerCache:
         self._model = model
         self._similarity = similarity
 
-    async def epoch(self, asked: Asked, *, seconds: float) -> int | None:
+    async def epoch(self, *, seconds: float) -> int | None:
         """The state of the corpus; None when nobody can tell."""
         try:
-            return await self._finding.corpus_epoch(
-                asked.searched, asked.question.filter, seconds=seconds
-            )
+            return await self._finding.corpus_epoch(seconds=seconds)
         except MeshError as error:
             log.warning("answering without the cache", reason=error.reason)
             return None

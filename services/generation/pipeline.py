@@ -243,7 +243,7 @@ class Answerer:
         if not self._uses_cache(work):
             return None
         with work.watch.stage("cache"):
-            epoch = await self._cache.epoch(work.asked, seconds=work.watch.share(0.1, 1.0))
+            epoch = await self._cache.epoch(seconds=work.watch.share(0.1, 1.0))
             if epoch is None:
                 return None
             if kept := await self._cache.exact(work.asked, epoch):

@@ -34,19 +34,24 @@ class Page:
 
 async def by_id(database: Database, viewer: Viewer, chunk_ids: Sequence[str]) -> Page:
     """The live, permitted ones among these chunks, in the order asked for."""
-    wanted = {parsed: None for text in chunk_ids if (parsed := parse_chunk_id(text))}
-    async with database.project(viewer.project_id) as connection:
+    wanted = list(dict.fromkeys(parsed for text in chunk_ids if (parsed := parse_chunk_id(text))))
+    async with database.connection() as connection:
         rows = await connection.fetch(
-            f"{LIVE_CHUNKS} AND {PERMITTED} AND (c.document_id, c.version, c.ordinal) IN "  # noqa: S608 - our own names
-            "(SELECT * FROM unnest($3::text[], $4::bigint[], $5::integer[]))",
+            "SELECT * FROM retrieval.chunks_by_id($1, $2, $3, $4, $5)",
             viewer.project_id,
             list(viewer.principals),
             [document for document, _, _ in wanted],
             [version for _, version, _ in wanted],
             [ordinal for _, _, ordinal in wanted],
         )
-    found = {(row["document_id"], row["version"], row["ordinal"]): row for row in rows}
-    return Page([chunk_of(found[key]) for key in wanted if key in found])
+    return Page([chunk_of(row) for row in rows])
+
+
+async def corpus_epoch(database: Database, project_id: str) -> int:
+    """The state of the project's corpus; 0 before its first document."""
+    async with database.connection() as connection:
+        epoch: int = await connection.fetchval("SELECT retrieval.corpus_epoch($1)", project_id)
+    return epoch
 
 
 async def of_document(

@@ -136,6 +136,14 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             usage=[_usage(usage) for usage in found.usage],
         )
 
+    async def GetCorpusState(
+        self, _request: v1.GetCorpusStateRequest, _: Any
+    ) -> v1.GetCorpusStateResponse:
+        """Says which state of the corpus a search would see."""
+        caller = require_scope(READ)
+        epoch = await reading.corpus_epoch(self._database, caller.project_id)
+        return v1.GetCorpusStateResponse(corpus_epoch=epoch)
+
     async def ReadChunks(self, request: v1.ReadChunksRequest, _: Any) -> v1.ReadChunksResponse:
         """Reads chunks by id, of a document, or of the whole project."""
         size = request.page_size or DEFAULT_PAGE_SIZE

@@ -105,6 +105,12 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
     def __init__(self, world: World) -> None:
         self._world = world
 
+    async def GetCorpusState(
+        self, _request: Any, _context: Any
+    ) -> retrieval_v1.GetCorpusStateResponse:
+        await self._world.pass_through("retrieval")
+        return retrieval_v1.GetCorpusStateResponse(corpus_epoch=self._world.epoch)
+
     async def Search(self, request: Any, _context: Any) -> retrieval_v1.SearchResponse:
         await self._world.pass_through("retrieval")
         self._world.searches.append(request)

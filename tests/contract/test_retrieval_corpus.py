@@ -296,6 +296,18 @@ async def test_vectors_of_two_spaces_never_meet(room: Room, project: str) -> Non
         room.embedder.space = SPACE
 
 
+async def test_the_state_of_the_corpus_is_the_one_that_a_search_sees(
+    room: Room, project: str
+) -> None:
+    assert await reading.corpus_epoch(room.database, project) == 0
+    await room.add(project, "doc_1", ["a lamp"])
+    first = await reading.corpus_epoch(room.database, project)
+    assert first == (await room.search(project, "lamp")).corpus_epoch > 0
+    await room.add(project, "doc_2", ["a lamp"], allow=["group:hr"])
+    assert await reading.corpus_epoch(room.database, project) > first
+    assert await reading.corpus_epoch(room.database, f"{project}-other") == 0
+
+
 async def test_chunks_are_read_by_id_by_document_and_by_project(room: Room, project: str) -> None:
     await room.add(project, "doc_1", [f"text {n}" for n in range(5)])
     await room.add(project, "doc_2", ["hidden"], allow=["group:hr"])

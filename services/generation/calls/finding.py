@@ -63,21 +63,14 @@ class FindingCalls:
             response.space_version,
         )
 
-    async def corpus_epoch(self, text: str, wanted: SearchFilter, *, seconds: float) -> int:
-        """The epoch of the project's corpus: the cheapest search tells it.
+    async def corpus_epoch(self, *, seconds: float) -> int:
+        """The epoch of the project's corpus.
 
         Raises:
             MeshError: when retrieval cannot tell.
         """
-        response = await self._retrieval.Search(
-            retrieval_v1.SearchRequest(
-                query=text,
-                top_k=1,
-                mode=retrieval_v1.SEARCH_MODE_LEXICAL,
-                rerank=retrieval_v1.RERANK_MODE_OFF,
-                filter=_filter(wanted),
-            ),
-            timeout=seconds,
+        response = await self._retrieval.GetCorpusState(
+            retrieval_v1.GetCorpusStateRequest(), timeout=seconds
         )
         return response.corpus_epoch
 
