@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from meshkit.components import ISSUERS
-from meshkit.identity import create_keyring
+from tools.k8s import secrets as made
 from tools.pods.resources import Resource, Resources
 from tools.pods.stores import Postgres
 from tools.tree import ROOT
@@ -54,25 +53,15 @@ def render(helm: Path, s3: str) -> list[Resource]:
 
 def secrets(postgres: Postgres) -> list[Resource]:
     """The Secrets that the render refers to, which a site makes itself."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        create_keyring(folder, ISSUERS)
-        keyring = {"keyring.json": (folder / "keyring.json").read_text()}
-        signing = {issuer: (folder / f"{issuer}.key").read_text() for issuer in ISSUERS}
     # What moto takes for an account: anything.
     s3 = {"access-key-id": "pods", "secret-access-key": "pods"}
     return [
-        _secret("citemesh-keyring", keyring),
-        *(_secret(f"citemesh-signing-{i}", {"signing.key": key}) for i, key in signing.items()),
-        _secret("citemesh-postgres", postgres.secret()),
-        _secret("citemesh-blobs", s3),
+        *made.keys({}),
+        made.secret("citemesh-postgres", postgres.secret(), {}),
+        made.secret("citemesh-blobs", s3, {}),
     ]
 
 
 def applied(helm: Path, s3: str, postgres: Postgres) -> Resources:
     """What an API server would hold: the render and the site's Secrets."""
     return Resources.of([*render(helm, s3), *secrets(postgres)])
-
-
-def _secret(name: str, content: dict[str, str]) -> Resource:
-    return {"kind": "Secret", "metadata": {"name": name}, "stringData": content}
