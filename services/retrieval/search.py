@@ -136,8 +136,7 @@ class Searcher:
         """
         run = Run()
         started = time.perf_counter()
-        plan = self._plan(query)
-        vector, lexical = await self._look_up(viewer, query, plan, run)
+        vector, lexical, plan = await self._look_up(viewer, query, run)
         weights = self._weights(plan, query, vector)
         candidates = await self._candidates(viewer, query, plan, weights, vector, lexical, run)
         fusing = time.perf_counter()
@@ -168,12 +167,15 @@ class Searcher:
             usage=run.usage,
         )
 
+    def _depth(self, query: Query) -> int:
+        return max(self._settings.candidates, query.top_k)
+
     def _plan(self, query: Query) -> _Plan:
         spoken = language.detect(query.text)
         read = self._reranking.read(spoken) if query.rerank else 0
         return _Plan(
             language=spoken,
-            depth=max(self._settings.candidates, query.top_k),
+            depth=self._depth(query),
             texts=max(query.top_k, read),
             fusion=query.fusion or self._settings.fusion,
         )
@@ -189,22 +191,24 @@ class Searcher:
         )
 
     async def _look_up(
-        self, viewer: Viewer, query: Query, plan: _Plan, run: Run
-    ) -> tuple[QueryVector | None, LexicalHits | None]:
-        """The query's vector and the lexical candidates, in parallel; None for a failure."""
-        if query.mode is Mode.LEXICAL:
-            return None, await self._lexical(viewer, query, plan.depth, run)
-        if query.mode is Mode.DENSE:
-            return await self._vector(query, run), None
+        self, viewer: Viewer, query: Query, run: Run
+    ) -> tuple[QueryVector | None, LexicalHits | None, _Plan]:
+        """The query's vector and the lexical candidates, None for a failure; and what follows.
+
+        The query is embedded elsewhere meanwhile, so nothing here comes before that.
+        """
         embedding = asyncio.create_task(self._vector(query, run))
         try:
-            lexical = await self._lexical(viewer, query, plan.depth, run)
-            return await embedding, lexical
+            lexical = await self._lexical(viewer, query, run)
+            plan = self._plan(query)
+            return await embedding, lexical, plan
         finally:
             # Only a caller that went away, or an error here, finds it running.
             embedding.cancel()
 
     async def _vector(self, query: Query, run: Run) -> QueryVector | None:
+        if query.mode is Mode.LEXICAL:
+            return None
         if query.vector is not None:
             check_vectors(query.vector.vector[np.newaxis], query.vector.space)
             return query.vector
@@ -225,11 +229,12 @@ class Searcher:
         run.spent(found.usage)
         return found
 
-    async def _lexical(
-        self, viewer: Viewer, query: Query, depth: int, run: Run
-    ) -> LexicalHits | None:
+    async def _lexical(self, viewer: Viewer, query: Query, run: Run) -> LexicalHits | None:
+        if query.mode is Mode.DENSE:
+            return None
         started = time.perf_counter()
         restrict = query.restrict
+        depth = self._depth(query)
         wanted = LexicalQuery(
             text=query.text,
             project_id=viewer.project_id,
