@@ -87,7 +87,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is decided about a search before anything is asked."""
+    """What is decided about a search by its words alone."""
 
     language: Language
     depth: int
