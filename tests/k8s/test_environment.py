@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tools.k8s import exceptions, variables
-from tools.k8s.environment import Given, given, ungiven, unread
+from tools.k8s.environment import Given, given, repeated, ungiven, unread
 
 READ = {
     "everywhere": ["OTEL_SDK_DISABLED"],
@@ -37,6 +37,18 @@ def test_a_reference_is_told_from_plain_text(manifests: list[dict[str, Any]]) ->
     gateway = given(manifests)["gateway"]
     assert gateway["CITEMESH_GATEWAY_DATABASE_URL"] == REFERENCE
     assert gateway["CITEMESH_RETRIEVAL_ADDRESS"].value.startswith("dns:///")
+
+
+def test_a_variable_that_a_container_is_given_twice_is_reported(
+    manifests: list[dict[str, Any]],
+) -> None:
+    assert list(repeated(manifests)) == []
+    for resource in manifests:
+        if resource["kind"] == "Deployment" and "gateway" in resource["metadata"]["name"]:
+            resource["spec"]["template"]["spec"]["containers"][0]["env"] += [
+                {"name": "POD_NAME", "value": "another"}
+            ]
+    assert list(repeated(manifests)) == ["citemesh-gateway is given POD_NAME 2 times"]
 
 
 def found(excepted: dict[str, str], **environment: Given) -> tuple[list[str], set[str]]:

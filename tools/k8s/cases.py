@@ -109,8 +109,12 @@ CASES = (
                     },
                     "podAnnotations": {"example.com/team": "search"},
                 },
-                "embedding": {"tolerations": [{"key": "fast", "operator": "Exists"}]},
+                "embedding": {
+                    "tolerations": [{"key": "fast", "operator": "Exists"}],
+                    "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "2000"}],
+                },
             },
+            "extraEnv": [{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "1000"}],
             "telemetry": {"podMonitor": {"enabled": False}, "otlp": {"metrics": True}},
         },
     ),
@@ -251,6 +255,12 @@ UNSAFE = (
         "prod",
         {"extraEnv": [{"name": "CO_API_KEY", "value": "co-1"}]},
         "in plain text: refer to a Secret",
+    ),
+    Unsafe("prod", {"extraEnv": [{"name": "POD_NAME", "value": "x"}]}, "is set by the chart"),
+    Unsafe(
+        "prod",
+        _services(rerank={"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}),
+        "extraEnv of rerank has A twice",
     ),
     Unsafe(
         "prod",

@@ -123,6 +123,9 @@ class Checks:
         for case, found in given.items():
             for problem in environment.unread(found, self.read, excepted, self.used_variables):
                 yield f"{case.name}: {problem}"
+        for case, resources in self.rendered.items():
+            for problem in environment.repeated(resources):
+                yield f"{case.name}: {problem}"
         yield from environment.ungiven(given.values(), self.read, excepted, self.used_variables)
 
     def drift(self) -> Iterator[str]:

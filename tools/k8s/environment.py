@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,18 @@ def given(resources: Iterable[Resource]) -> dict[str, dict[str, Given]]:
                 reference = next(iter(entry.get("valueFrom", ())), "")
                 variables[entry["name"]] = Given(entry.get("value", ""), reference)
     return found
+
+
+def repeated(resources: Iterable[Resource]) -> Iterator[str]:
+    """Variables that a container is given twice: an API server keeps one and warns of it."""
+    for resource in resources:
+        if resource["kind"] != "Deployment":
+            continue
+        for container in resource["spec"]["template"]["spec"]["containers"]:
+            names = Counter(entry["name"] for entry in container.get("env", ()))
+            for name, times in names.items():
+                if times > 1:
+                    yield f"{resource['metadata']['name']} is given {name} {times} times"
 
 
 def unread(

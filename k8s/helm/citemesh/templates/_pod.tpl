@@ -36,16 +36,7 @@ containers:
     envFrom:
       - configMapRef: {name: {{ $fullname }}-{{ $name }}}
     env:
-      - name: POD_NAME
-        valueFrom: {fieldRef: {fieldPath: metadata.name}}
-      - name: POD_NAMESPACE
-        valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-      - name: OTEL_RESOURCE_ATTRIBUTES
-        value: k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)
-      {{- include "citemesh.secrets" . | nindent 6 }}
-      {{- with concat $values.extraEnv (default list $own.extraEnv) }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- include "citemesh.environment" . | nindent 6 }}
     ports:
       {{- if $isGateway }}
       - {name: http, containerPort: {{ $values.ports.http }}}
@@ -112,6 +103,46 @@ volumes:
   - name: data
     persistentVolumeClaim: {claimName: {{ $fullname }}-{{ $volume }}}
   {{- end }}
+{{- end -}}
+
+{{/*
+The variables of a container that are no plain configuration, each once: what a service says for
+itself replaces what is said for all, and nobody replaces what the chart sets.
+*/}}
+{{- define "citemesh.environment" -}}
+{{- $ours := include "citemesh.environment.ours" . -}}
+{{- $taken := list -}}
+{{- range fromYamlArray $ours }}{{ $taken = append $taken .name }}{{ end -}}
+{{- $own := list -}}
+{{- range default list .own.extraEnv }}{{ $own = append $own .name }}{{ end -}}
+{{- $extra := default list .own.extraEnv -}}
+{{- range reverse .root.Values.extraEnv }}
+{{- if not (has .name $own) }}{{ $extra = prepend $extra . }}{{ end }}
+{{- end -}}
+{{- $seen := list -}}
+{{- range $extra }}
+{{- if has .name $taken -}}
+{{- fail (printf "extraEnv of %s: %s is set by the chart." $.component.name .name) -}}
+{{- end -}}
+{{- if has .name $seen -}}
+{{- fail (printf "extraEnv of %s has %s twice." $.component.name .name) -}}
+{{- end -}}
+{{- $seen = append $seen .name -}}
+{{- end -}}
+{{- $ours -}}
+{{- with $extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "citemesh.environment.ours" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)
+{{- include "citemesh.secrets" . }}
 {{- end -}}
 
 {{/* Whether the process answers. */}}
