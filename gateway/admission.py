@@ -20,6 +20,8 @@ FIRST_ANSWERS = 8
 LEAST_ANSWERS = 5
 """What it never falls below: what is late without any load, such as a search that waits for a
 dead cross-encoder, must not leave a mesh that does nothing."""
+COMPLETED_SECONDS = 1.0
+"""Before a follow-up is searched for a remote model completes it, which may take so long."""
 
 REQUEST = Kind("request")
 SEARCH = Kind("search", target_seconds=0.4)

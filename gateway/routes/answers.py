@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from citemesh.generation import v1 as generation_v1
 from citemesh.usage import v1 as usage_v1
 from gateway import problem, sse
-from gateway.admission import ANSWER
+from gateway.admission import ANSWER, COMPLETED_SECONDS
 from gateway.bodies import AnswerBody
 from gateway.endpoint import GuardedRoute, place_of, requires
 from gateway.json_response import JsonResponse
@@ -306,6 +306,8 @@ async def _whole(call: Any, place: Place | None) -> generation_v1.DoneEvent:
 async def answer(request: Request, body: AnswerBody) -> Response:
     """Answers from the project's documents, with citations that were checked."""
     mesh, place = mesh_of(request), place_of(request)
+    if place is not None and body.conversation_id:
+        place.excuse(COMPLETED_SECONDS)
     call = mesh.generation.Answer(
         generation_v1.AnswerRequest(
             question=body.question,

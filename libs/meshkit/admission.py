@@ -55,6 +55,13 @@ class Place:
         self._left = False
         self._light = False
 
+    def excuse(self, seconds: float) -> None:
+        """Notes that it may be later by so much without a sign of load here.
+
+        Somebody else's work comes first, such as a remote model that completes a question.
+        """
+        self._began += seconds
+
     def answered(self) -> None:
         """Notes that the first words of the answer are there; only the first time counts.
 
@@ -62,7 +69,7 @@ class Place:
         """
         if not self._answered:
             self._answered = True
-            self._admission.observe(self._kind, time.monotonic() - self._began)
+            self._admission.observe(self._kind, max(0.0, time.monotonic() - self._began))
 
     def written(self) -> None:
         """Notes that text comes, which is only passed on: all but `Kind.held` is given back.

@@ -271,3 +271,23 @@ async def test_a_service_whose_helper_is_dead_does_not_stop_working(
         await admission.enter("/x.Service/Search")
     with pytest.raises(Busy):
         await admission.enter("/x.Service/Search")
+
+
+@pytest.mark.parametrize(("excused", "served"), [(0.0, 8), (1.0, 16)])
+async def test_what_somebody_else_takes_first_is_no_sign_of_load(
+    monkeypatch: pytest.MonkeyPatch, excused: float, served: int
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("meshkit.admission.time", SimpleNamespace(monotonic=lambda: now))
+    admission = CallAdmission(100, 0, adaptive=True)
+    admission.register("/x.Service/Search")
+    for _ in range(200):
+        place = await admission.enter("/x.Service/Search")
+        place.excuse(excused)
+        now += 1.5
+        place.answered()
+        place.leave()
+    for _ in range(served):
+        await admission.enter("/x.Service/Search")
+    with pytest.raises(Busy):
+        await admission.enter("/x.Service/Search")
