@@ -197,7 +197,7 @@ def rung_stretches(samples: Sequence[Sample], seconds: float) -> list[Stretch]:
 
 
 def rung(stretch: Stretch, samples: Sequence[Sample]) -> Rung:
-    """Completions by second in a step of the ladder, and the mean time of a request."""
+    """Completions by second in a step of the ladder."""
     done = [found for found in samples if found.ok and stretch.begins <= found.end < stretch.ends]
     whole = max(1, round(stretch.seconds))
     counts = [0] * whole
@@ -207,7 +207,6 @@ def rung(stretch: Stretch, samples: Sequence[Sample]) -> Rung:
     return Rung(
         float(stretch.name.split()[0]),
         [count / length for count in counts],
-        sum(found.total for found in done) / len(done) if done else 0.0,
     )
 
 
@@ -215,10 +214,17 @@ STEADY = 3.0
 """A stretch this many times as long as a request: then its ends hardly count."""
 
 
-def littles_law(
-    stretch: Stretch, counted: float, throughput: float, seconds: float
-) -> dict[str, Any]:
-    """N beside X R: when they differ in a steady stretch, something was not counted."""
+def littles_law(stretch: Stretch, counted: float, samples: Sequence[Sample]) -> dict[str, Any]:
+    """N beside X R: when they differ in a steady stretch, something was not counted.
+
+    Args:
+        stretch: A step.
+        counted: Requests or users under way in it.
+        samples: Requests; those that were refused were under way, too.
+    """
+    ended = [found for found in samples if stretch.begins <= found.end < stretch.ends]
+    throughput = len(ended) / stretch.seconds
+    seconds = sum(found.end - found.sent for found in ended) / max(1, len(ended))
     product = throughput * seconds
     return {
         "name": stretch.name,

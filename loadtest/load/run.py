@@ -130,9 +130,7 @@ class Run:
             rungs.append(rung)
             figures = self._figures(seen, stretch, found)
             seen.rungs.append({"users": rung.users, "per_s": rung.throughput, **figures})
-            seen.littles_law.append(
-                analysis.littles_law(stretch, rung.users, rung.throughput, rung.mean_seconds)
-            )
+            seen.littles_law.append(analysis.littles_law(stretch, rung.users, found))
         seen.fit = fit(rungs)
         if self._knee is None:
             self._knee = seen.fit.knee_per_s
@@ -155,15 +153,8 @@ class Run:
         for stretch in seen.stretches:
             figures = self._figures(seen, stretch, seen.samples)
             seen.steps.append(figures)
-            done = [
-                found for found in seen.samples
-                if found.ok and stretch.begins <= found.end < stretch.ends
-            ]  # fmt: skip
-            mean = sum(found.end - found.sent for found in done) / max(1, len(done))
-            per_s = len(done) / stretch.seconds
-            seen.littles_law.append(
-                analysis.littles_law(stretch, figures["in_flight"], per_s, mean)
-            )
+            law = analysis.littles_law(stretch, figures["in_flight"], seen.samples)
+            seen.littles_law.append(law)
 
     def _tracks(self) -> tuple[Track, ...]:
         assert self._knee is not None

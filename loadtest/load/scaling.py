@@ -27,8 +27,6 @@ class Rung:
     users: float
     per_second: Sequence[float]
     """Completions of each second."""
-    mean_seconds: float
-    """Time of one request."""
 
     @property
     def throughput(self) -> float:

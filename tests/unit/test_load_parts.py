@@ -153,7 +153,7 @@ def test_a_ladder_made_by_the_law_gives_it_back():
 def test_intervals_hold_the_truth_of_a_noisy_ladder():
     law, chance = Law(6.0, 0.08, 0.001), random.Random(11)
     rungs = [
-        Rung(n, [max(0.0, chance.gauss(law.at(n), law.at(n) ** 0.5)) for _ in range(30)], 0.1)
+        Rung(n, [max(0.0, chance.gauss(law.at(n), law.at(n) ** 0.5)) for _ in range(30)])
         for n in (1, 2, 4, 8, 16, 32, 64)
     ]
     found = fit(rungs)
@@ -298,9 +298,18 @@ def test_littles_law_holds_for_what_was_counted_whole():
     stretch = analysis.Stretch("peak", 0.0, 100.0)
     found = [sample(n / 2, total=1.0) for n in range(200)]
     counted = analysis.in_flight(found, stretch)
-    law = analysis.littles_law(stretch, counted, 2.0, 0.99)
+    law = analysis.littles_law(stretch, counted, found)
     assert law["steady"]
     assert law["ratio"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_littles_law_counts_who_was_turned_away_after_a_wait():
+    stretch = analysis.Stretch("2 users", 0.0, 100.0)
+    served = [sample(float(n), total=1.0) for n in range(100)]
+    refused = [sample(n / 4, total=0.25, reason="SERVICE_BUSY") for n in range(400)]
+    law = analysis.littles_law(stretch, 2.0, [*served, *refused])
+    assert law["ratio"] == pytest.approx(1.0, abs=0.03)
+    assert law["per_s"] == pytest.approx(5.0, abs=0.1)
 
 
 def test_quality_says_how_sure_it_is():
@@ -356,15 +365,14 @@ def seen_run() -> tuple[Seen, int]:
     looks = watcher.snapshots
     seen.steps = [analysis.step_figures(s, found, looks, MIX.slo) for s in seen.stretches]
     law = Law(2.0, 0.05, 0.001)
-    rungs = [Rung(n, [law.at(n)] * 5, n / law.at(n)) for n in (1, 2, 4, 8)]
+    rungs = [Rung(n, [law.at(n)] * 5) for n in (1, 2, 4, 8)]
     seen.fit = fit(rungs)
     for rung in rungs:
         stretch = analysis.Stretch(f"{rung.users:.0f} users", 1000.0, 1020.0)
         figures = analysis.step_figures(stretch, found, looks, MIX.slo)
         seen.rungs.append({"users": rung.users, "per_s": rung.throughput, **figures})
-        seen.littles_law.append(
-            analysis.littles_law(stretch, rung.users, rung.throughput, rung.mean_seconds)
-        )
+        counted = analysis.in_flight(found, stretch)
+        seen.littles_law.append(analysis.littles_law(stretch, counted, found))
     return seen, len(found)
 
 
