@@ -308,7 +308,7 @@ def test_littles_law_counts_who_was_turned_away_after_a_wait():
     served = [sample(float(n), total=1.0) for n in range(100)]
     refused = [sample(n / 4, total=0.25, reason="SERVICE_BUSY") for n in range(400)]
     law = analysis.littles_law(stretch, 2.0, [*served, *refused])
-    assert law["ratio"] == pytest.approx(1.0, abs=0.03)
+    assert law["ratio"] == pytest.approx(1.0, abs=0.05)
     assert law["per_s"] == pytest.approx(5.0, abs=0.1)
 
 
