@@ -146,8 +146,10 @@ class Admission:
 
     def observe(self, kind: Kind, seconds: float) -> None:
         """Notes how long one took; see `Place.answered`."""
+        before = self._limiter.limit
         self._hand_out(self._limiter.observe(kind, seconds, time.monotonic()))
-        admission_limit.set(self._limiter.limit)
+        if self._limiter.limit != before:
+            admission_limit.set(self._limiter.limit)
 
     def _hand_out(self, admitted: list[Ticket]) -> None:
         for ticket in admitted:

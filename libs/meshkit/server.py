@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
+from opentelemetry.metrics import CallbackOptions, Observation
 
 from meshkit import access_log, context, deadline
 from meshkit.admission import CallAdmission, Place
@@ -44,7 +46,7 @@ from meshkit.ids import is_request_id
 from meshkit.logging import logger
 from meshkit.settings import ServiceSettings
 from meshkit.telemetry import tracing
-from meshkit.telemetry.metrics import server_active, server_duration
+from meshkit.telemetry.metrics import observed, server_duration
 from meshkit.tls import Tls
 
 log = logger(__name__)
@@ -117,6 +119,17 @@ class Served:
             tracing.event("first_message")
 
 
+_active: Counter[str] = Counter()
+"""Calls being served, by method; one of a method that was ever called."""
+
+
+def _observe_active(_options: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(count, {"rpc.method": method}) for method, count in _active.items()]
+
+
+observed("rpc.server.active", _observe_active)
+
+
 @contextmanager
 def telemetry(method: str) -> Iterator[Served]:
     """Span, duration and access log of a call."""
@@ -124,7 +137,7 @@ def telemetry(method: str) -> Iterator[Served]:
     path = method.lstrip("/")
     service, _, name = path.partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-    server_active.add(1, {"rpc.method": method})
+    _active[method] += 1
     code, reason = "OK", ""
     with tracing.serving(path, attributes) as span:
         request = context.peek()
@@ -145,7 +158,7 @@ def telemetry(method: str) -> Iterator[Served]:
         finally:
             seconds = time.perf_counter() - served.started
             span.set_attribute("rpc.grpc.status", code)
-            server_active.add(-1, {"rpc.method": method})
+            _active[method] -= 1
             server_duration.record(seconds, {"rpc.method": method, "rpc.status": code})
             streamed = (
                 {"messages": served.messages, "first_ms": served.first_ms}

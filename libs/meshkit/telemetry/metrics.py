@@ -15,7 +15,6 @@ from opentelemetry.metrics import (
     Counter,
     Histogram,
     Observation,
-    UpDownCounter,
 )
 from opentelemetry.metrics import _Gauge as Gauge
 
@@ -28,12 +27,6 @@ def counter(name: str) -> Counter:
     """Something that is counted."""
     said = schema().metric(name)
     return meter.create_counter(name, said.unit, said.brief)
-
-
-def up_down_counter(name: str) -> UpDownCounter:
-    """Something that comes and goes."""
-    said = schema().metric(name)
-    return meter.create_up_down_counter(name, said.unit, said.brief)
 
 
 def histogram(name: str) -> Histogram:
@@ -63,7 +56,6 @@ def observed(name: str, callback: Callable[[CallbackOptions], Iterable[Observati
 
 server_duration = histogram("rpc.server.duration")
 client_duration = histogram("rpc.client.duration")
-server_active = up_down_counter("rpc.server.active")
 admission_limit = gauge("citemesh.admission.limit")
 admission_waited = histogram("citemesh.admission.waited")
 admission_refused = counter("citemesh.admission.refused")
