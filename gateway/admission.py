@@ -25,7 +25,7 @@ COMPLETED_SECONDS = 0.8
 
 REQUEST = Kind("request")
 SEARCH = Kind("search", target_seconds=0.4)
-ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.7, held=HELD)
+ANSWER = Kind("answer", cost=ANSWER_COST, share=0.9, target_seconds=0.55, held=HELD)
 """The target is for the first event, the sources."""
 BULK = Kind("bulk", cost=0.0, share=BULK_SHARE, at_once=UPLOADS_AT_ONCE)
 

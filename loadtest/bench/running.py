@@ -104,11 +104,13 @@ def running_mesh(data: Path, environment: dict[str, str], *options: str) -> Iter
         options: More of the command line, such as `--simulate`.
     """
     port = pick()
-    command = [sys.executable, "-m", "meshkit.cli", "up", "--port", str(port), "--data", str(data)]
-    command += options
+    # Launched as the supervisor launches its children: whatever ends this process ends the mesh.
+    command = [sys.executable, "-m", "meshkit.supervisor.launch", "module", "meshkit.cli", "up"]
+    command += ["--port", str(port), "--data", str(data), *options]
+    tied = {"CITEMESH_SUPERVISOR_PID": str(os.getpid())}
     log = (data.parent / "mesh.log").open("wb")
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT
+        command, env={**os.environ, **environment, **tied}, stdout=log, stderr=subprocess.STDOUT
     )
     mesh = RunningMesh(f"http://127.0.0.1:{port}", data, process.pid)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -31,8 +32,11 @@ class RunningSimulator:
     def start(cls, *options: str) -> Iterator[RunningSimulator]:
         """Starts one on a free port; it ends with the block."""
         port = ports.pick()
-        command = [sys.executable, "-m", "loadtest.simulator", "--listen", f"127.0.0.1:{port}"]
-        process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL)
+        # Launched as the supervisor launches its children: it ends with this process, however.
+        command = [sys.executable, "-m", "meshkit.supervisor.launch", "module"]
+        command += ["loadtest.simulator", "--listen", f"127.0.0.1:{port}", *options]
+        tied = {"CITEMESH_SUPERVISOR_PID": str(os.getpid())}
+        process = subprocess.Popen(command, env=os.environ | tied, stdin=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{port}"
         try:
             with httpx.Client(base_url=f"{url}/_simulator", trust_env=False, timeout=10) as http:

@@ -128,7 +128,9 @@ def start_mesh(
     environment["CITEMESH_RETRIEVAL_RERANK_SECONDS"] = "20"
     environment["CITEMESH_RETRIEVAL_RERANK_SHARE"] = "0.8"
     environment |= settings
-    command = [sys.executable, "-m", "meshkit.cli", "up"]
+    # It ends with these tests, however they end.
+    environment["CITEMESH_SUPERVISOR_PID"] = str(os.getpid())
+    command = [sys.executable, "-m", "meshkit.supervisor.launch", "module", "meshkit.cli", "up"]
     with output.open("wb") as log:
         process = subprocess.Popen(
             [*command, "--port", str(port), "--data", str(directory / "data"), *options],
