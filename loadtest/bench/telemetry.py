@@ -214,7 +214,7 @@ def bench(pairs: int, seconds: float) -> dict[str, Any]:
                 "interval": [round(cost.low, 4), round(cost.high, 4)],
             }
     result["collector"] = came[0]
-    if not came[0].get("spans") or not came[0].get("metric_exports"):
+    if not came[0].get("spans"):
         raise RuntimeError("the collector received nothing: telemetry was not on")
     return result
 
