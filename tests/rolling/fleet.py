@@ -26,6 +26,7 @@ from meshkit.supervisor.order import stopping_levels
 
 READY_SECONDS = 240.0
 DRAIN_SECONDS = 20.0
+NOTICE_SECONDS = 2.0
 MIN_READY_SECONDS = 1.0
 """How long a new process is ready before the next one stops, as in a Deployment: callers
 connect again half a second apart."""
@@ -179,6 +180,9 @@ class Fleet:
             "CITEMESH_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "CITEMESH_TRACE_FILE": "",
         }
+        if component is GATEWAY:
+            # As in a deployment; `citemesh up` has nobody in front who would need it.
+            own["CITEMESH_GATEWAY_NOTICE_SECONDS"] = str(NOTICE_SECONDS)
         return ChildSpec(
             name=which.name,
             command=environment.launcher(component.module),
