@@ -24,14 +24,18 @@ WALK = f"""
         {before.OLD_WALK}"""
 
 
-def upgrade() -> None:
-    """Replace the functions, for the spaces that exist too."""
-    walk = before.replaced(first.APPROXIMATE, (before.OLD_WALK, WALK))
+def redefine(walk: str) -> None:
+    """Replaces how the index is walked, for the spaces that exist too.
+
+    Args:
+        walk: What stands in the place of `OLD_WALK`.
+    """
+    walked = before.replaced(first.APPROXIMATE, (before.OLD_WALK, walk))
     op.execute(
         before.replaced(
             first.DEFINE_SEARCH,
             (before.DEFINE, before.DEFINE.replace("CREATE", "CREATE OR REPLACE")),
-            (first.APPROXIMATE, walk),
+            (first.APPROXIMATE, walked),
             (before.OLD_WORDS, before.WORDS),
         )
     )
@@ -40,3 +44,7 @@ def upgrade() -> None:
         "FOR s IN SELECT * FROM retrieval.space_table LOOP "
         "PERFORM retrieval.define_search(s.number, s.dimensions); END LOOP; END $do$"
     )
+
+
+def upgrade() -> None:
+    redefine(WALK)
