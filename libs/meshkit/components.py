@@ -87,7 +87,7 @@ COMPONENTS: tuple[Component, ...] = (
         grpc_service="citemesh.embedding.v1.EmbeddingService",
         environment={"CITEMESH_EMBEDDING_LANE": "bulk"},
         calls_providers=True,
-        # A batch of 32 chunks needs 0.4 s of a core and has 120 s: enough on a machine that is full.
+        # A batch of 32 chunks needs 0.4 s of a core and has 120 s: enough on a full machine.
         nice=19,
     ),
     Component(
