@@ -120,13 +120,15 @@ async def running(
         await reading
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
-    """The first true result of a condition that is asked until its deadline."""
+async def eventually(
+    condition: Callable[[], Awaitable[T]], seconds: float = 60, *, every: float = 0.05
+) -> T:
+    """The first true result of a condition that is asked again and again until its deadline."""
     async with asyncio.timeout(seconds):
         while True:
             if found := await condition():
                 return found
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(every)
 
 
 def _environment(

@@ -43,6 +43,7 @@ INTERNAL = {
     "retrieval.ActivateVersion": "written by ingestion alone, under its lease",
     "retrieval.RemoveDocument": "written by ingestion alone, under its lease",
     "retrieval.PurgeProject": "ingestion.PurgeProject calls it",
+    "retrieval.GetCorpusState": "what generation keeps its answers for",
     "retrieval.RebuildLexicalIndex": "an operator's command, over the stub",
     "retrieval.ReconcileLexicalIndex": "an operator's command, over the stub",
     "retrieval.ListIndexedSpaces": "an operator's command, over the stub",

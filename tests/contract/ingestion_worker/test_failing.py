@@ -75,11 +75,12 @@ async def test_a_reader_that_was_killed_is_given_a_second_chance(
                         return True
             return False
 
-        # Long enough to be caught at it, also by a busy machine; it is never embedded then.
-        data = text_of(5 if state == READY else 20_000)
+        # Long enough to be caught at it, on a fast machine and on a busy one; what fails is
+        # never embedded.
+        data = text_of(1_000 if state == READY else 20_000)
         document = (await ingestion.upload(data)).document
         for _ in range(deaths):
-            await eventually(one_more)
+            await eventually(one_more, every=0.002)
         found = await ingestion.settled(document.id)
     assert found.state == state
     if state == FAILED:
