@@ -4,12 +4,16 @@ Not definers: they see the rows of the project they are told, as a transaction t
 it would.
 """
 
+from importlib import import_module
+
 from alembic import op
 
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
+
+first = import_module("services.retrieval.migrations.versions.0002_spaces_and_search")
 
 CORPUS_EPOCH = """
     CREATE FUNCTION retrieval.corpus_epoch(p_project text)
@@ -24,8 +28,8 @@ CORPUS_EPOCH = """
     $body$
 """
 
-# By key, never by a scan: see LOOKUP_SETTINGS of 0002. The order is the caller's.
-CHUNKS_BY_ID = """
+# By key, never by a scan. The order is the caller's.
+CHUNKS_BY_ID = f"""
     CREATE FUNCTION retrieval.chunks_by_id(
         p_project text, p_principals text[], p_documents text[], p_versions bigint[],
         p_ordinals integer[]
@@ -34,8 +38,7 @@ CHUNKS_BY_ID = """
         page_end integer, headings text[], span_start bigint, span_end bigint, section text,
         token_count integer, flags text[]
     ) LANGUAGE plpgsql STABLE
-    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
+    {first.LOOKUP_SETTINGS}
     AS $body$
     #variable_conflict use_column
     BEGIN
@@ -51,11 +54,11 @@ CHUNKS_BY_ID = """
             JOIN retrieval.chunk c
               ON c.project_id = p_project AND c.document_id = w.document_id
              AND c.version = w.version AND c.ordinal = w.ordinal
-            WHERE d.allow = '{}' OR d.allow && p_principals
+            WHERE d.allow = '{{}}' OR d.allow && p_principals
             ORDER BY w.place;
     END
     $body$
-"""
+"""  # noqa: S608 - our own names
 
 
 def upgrade() -> None:
