@@ -3,8 +3,12 @@
 The exact look needs no vector. The semantic one finds questions of the same scope by cosine, and
 lets words decide (`same_question.py`). Both serve nothing that was answered over another corpus, to
 other principals, under another filter or by another model. A cache that fails is no cache.
+
+Both look under the state of the corpus that the last search saw. Only what is found is worth asking
+retrieval whether that is still the state: most questions find nothing, and ask nobody.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,40 +60,71 @@ class AnswerCache:
         self._finding = finding
         self._model = model
         self._similarity = similarity
+        self._epochs: dict[str, int] = {}
+        """State of each project's corpus, as last seen here."""
 
-    async def epoch(self, *, seconds: float) -> int | None:
-        """The state of the corpus; None when nobody can tell."""
+    async def look(
+        self, asked: Asked, embedding: asyncio.Task[QueryVector | None], *, seconds: float
+    ) -> Kept | None:
+        """An answer to this question, or to one alike, over the corpus as it is now.
+
+        Args:
+            asked: The question.
+            embedding: Its vector to come; waited for when the same question was not asked before.
+            seconds: Time retrieval has to tell the state of the corpus.
+        """
+        project_id = asked.caller.project_id
         try:
-            return await self._finding.corpus_epoch(seconds=seconds)
+            seen, kept = self._epochs.get(project_id), None
+            if seen is not None:
+                kept = await self._look_under(asked, seen, embedding)
+                if kept is None:
+                    return None
+            now = await self._finding.corpus_epoch(seconds=seconds)
+            if now != seen:
+                await self.saw(project_id, now)
+                kept = await self._look_under(asked, now, embedding)
+            return kept
         except MeshError as error:
             log.warning("answering without the cache", reason=error.reason)
             return None
 
-    async def exact(self, asked: Asked, corpus_epoch: int) -> Kept | None:
-        """The answer to the same question."""
+    async def saw(self, project_id: str, corpus_epoch: int) -> None:
+        """Notes the state of a corpus.
+
+        A new one also forgets what was answered over older ones, so that no text of a removed
+        document stays behind.
+        """
+        if self._epochs.get(project_id) == corpus_epoch:
+            return
+        self._epochs[project_id] = corpus_epoch
+        try:
+            await self._store.forget_answers(project_id, before_epoch=corpus_epoch)
+        except MeshError as error:
+            # It is never served again, and goes with the next change or when it expires.
+            log.warning("older answers not forgotten", reason=error.reason)
+
+    async def _look_under(
+        self, asked: Asked, corpus_epoch: int, embedding: asyncio.Task[QueryVector | None]
+    ) -> Kept | None:
+        if kept := await self._exact(asked, corpus_epoch):
+            return kept
+        if not self._similarity:
+            return None
+        vector = await embedding
+        return await self._alike_one(asked, corpus_epoch, vector) if vector else None
+
+    async def _exact(self, asked: Asked, corpus_epoch: int) -> Kept | None:
         key = self._key(asked, corpus_epoch)
-        try:
-            found = await self._store.cached(asked.caller.project_id, key, corpus_epoch)
-        except MeshError as error:
-            log.warning("answering without the cache", reason=error.reason)
-            return None
+        found = await self._store.cached(asked.caller.project_id, key, corpus_epoch)
         return Kept(*found, CacheStatus.EXACT) if found else None
 
-    async def alike(
-        self, asked: Asked, corpus_epoch: int, vector: QueryVector | None
-    ) -> Kept | None:
-        """The answer to a question that means the same."""
-        if not self._similarity or vector is None:
-            return None
-        try:
-            found = await self._store.alike(
-                asked.caller.project_id,
-                self._alike(asked, corpus_epoch, vector),
-                similarity=self._similarity,
-            )
-        except MeshError as error:
-            log.warning("answering without the cache", reason=error.reason)
-            return None
+    async def _alike_one(self, asked: Asked, corpus_epoch: int, vector: QueryVector) -> Kept | None:
+        found = await self._store.alike(
+            asked.caller.project_id,
+            self._alike(asked, corpus_epoch, vector),
+            similarity=self._similarity,
+        )
         for text, sources, done in found:
             if same_question(asked.searched, text):
                 return Kept(sources, done, CacheStatus.SEMANTIC)

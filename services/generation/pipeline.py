@@ -175,6 +175,7 @@ class Answerer:
         watch.inside("search", found.steps)
         work.usage += found.usage
         work.degraded += found.degraded
+        await self._cache.saw(caller.project_id, found.corpus_epoch)
         if self._policy.prompt_tokens:
             found = await self._for_a_prompt(work, found)
         yield Sources(found.passages)
@@ -243,12 +244,7 @@ class Answerer:
         if not self._uses_cache(work):
             return None
         with work.watch.stage("cache"):
-            epoch = await self._cache.epoch(seconds=work.watch.share(0.1, 1.0))
-            if epoch is None:
-                return None
-            if kept := await self._cache.exact(work.asked, epoch):
-                return kept
-            return await self._cache.alike(work.asked, epoch, await embedding)
+            return await self._cache.look(work.asked, embedding, seconds=work.watch.share(0.1, 1.0))
 
     def _uses_cache(self, work: _Work) -> bool:
         return self._policy.use_cache and not work.question.bypass_cache

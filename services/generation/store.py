@@ -74,7 +74,6 @@ class Store:
         self._database = database
         self._cache_lifetime = cache_lifetime
         self._retention = retention
-        self._epochs: dict[str, int] = {}
 
     async def searched_before(
         self, caller: RequestContext, conversation_id: str, turns: int
@@ -93,21 +92,19 @@ class Store:
     async def cached(
         self, project_id: str, key: bytes, corpus_epoch: int
     ) -> tuple[Sources, Done] | None:
-        """The answer kept under a key; None when there is none.
-
-        The first look after the corpus changed also forgets what was answered before that, so
-        that no text of a removed document stays behind.
-        """
+        """The answer kept under a key; None when there is none."""
         async with self._database.connection() as connection:
             payload: str | None = await connection.fetchval(
-                "SELECT generation.cached($1, $2, $3, $4)",
-                project_id,
-                key,
-                corpus_epoch,
-                self._epochs.get(project_id) != corpus_epoch,
+                "SELECT generation.cached($1, $2, $3, $4)", project_id, key, corpus_epoch, False
             )
-        self._epochs[project_id] = corpus_epoch
         return cached_answer.decode(payload) if payload is not None else None
+
+    async def forget_answers(self, project_id: str, *, before_epoch: int) -> None:
+        """Forgets what was answered over older states of a corpus."""
+        async with self._database.project(project_id) as connection:
+            await connection.execute(
+                "DELETE FROM generation.answer_cache WHERE corpus_epoch < $1", before_epoch
+            )
 
     async def alike(
         self, project_id: str, like: Alike, *, similarity: float
@@ -219,7 +216,6 @@ class Store:
                 "WITH gone AS (DELETE FROM generation.conversation RETURNING 1)"
                 " SELECT count(*) FROM gone"
             )
-        self._epochs.pop(project_id, None)
         return Receipt(answers, conversations)
 
     async def sweep(self) -> int:

@@ -48,6 +48,8 @@ class World:
     busy: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
     epoch: int = 1
+    states_told: int = 0
+    """How often the state of the corpus alone was asked for."""
     searches: list[Any] = field(default_factory=list)
     scored: list[str] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +88,7 @@ class Retrieval(retrieval_v1.RetrievalServiceServicer):
         self, _request: Any, _context: Any
     ) -> retrieval_v1.GetCorpusStateResponse:
         await self._world.pass_through("retrieval")
+        self._world.states_told += 1
         return retrieval_v1.GetCorpusStateResponse(corpus_epoch=self._world.epoch)
 
     async def Search(self, request: Any, _context: Any) -> retrieval_v1.SearchResponse:

@@ -38,6 +38,23 @@ async def test_the_same_question_is_answered_once_until_the_corpus_changes(
     assert (await caller.ask(QUESTION))[-1].done.cache == generation_v1.CACHE_STATUS_NONE
 
 
+async def test_only_an_answer_that_was_found_is_worth_asking_for_the_state_of_the_corpus(
+    caller: Caller, postgres: Any
+) -> None:
+    world = caller.mesh.world
+    await caller.ask(QUESTION)
+    told = world.states_told
+    await caller.ask("How are train tickets booked?")
+    assert world.states_told == told
+    await caller.ask(QUESTION)
+    assert world.states_told == told + 1
+    world.epoch += 1
+    # What others ask after a change finds that out without the cache, and older answers go.
+    await caller.ask("Who books train tickets?")
+    assert (await rows(postgres, caller.project))["answer_cache"] == 1
+    assert world.states_told == told + 1
+
+
 async def test_a_question_in_other_words_gets_the_answer_given_before(caller: Caller) -> None:
     first = (await caller.ask(QUESTION))[-1].done
     alike = "How many days of annual leave does an employee have?"
