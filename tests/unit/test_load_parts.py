@@ -284,6 +284,15 @@ def test_an_answer_is_good_only_in_time():
     assert not analysis.good(sample(0.0, reason="OVERLOADED"), MIX.slo)
 
 
+def test_a_follow_up_is_promised_its_own_time_and_a_search_counts_as_a_whole():
+    assert analysis.good(sample(0.0, total=5.0, kind="follow_up"), MIX.slo)
+    assert not analysis.good(sample(0.0, total=5.0), MIX.slo)
+    assert not analysis.good(sample(0.0, total=2.5, kind="search", first=0.0), MIX.slo)
+    # No text comes before the whole of it, so that it is held to the whole's time only.
+    assert analysis.good(sample(0.0, total=2.5, kind="ask_whole", first=0.0), MIX.slo)
+    assert analysis.good(sample(0.0, total=20.0, kind="upload", first=0.0), MIX.slo)
+
+
 def test_processor_time_between_two_looks_is_a_straight_line():
     looks = [Snapshot(0.0, {"a": 1.0}, {"a": 50.0}), Snapshot(10.0, {"a": 3.0}, {"a": 60.0})]
     assert between(looks, 2.5, 5.0) == {"a": pytest.approx(0.5)}
