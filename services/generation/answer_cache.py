@@ -73,18 +73,8 @@ class AnswerCache:
             embedding: Its vector to come; waited for when the same question was not asked before.
             seconds: Time retrieval has to tell the state of the corpus.
         """
-        project_id = asked.caller.project_id
         try:
-            seen, kept = self._epochs.get(project_id), None
-            if seen is not None:
-                kept = await self._look_under(asked, seen, embedding)
-                if kept is None:
-                    return None
-            now = await self._finding.corpus_epoch(seconds=seconds)
-            if now != seen:
-                await self.saw(project_id, now)
-                kept = await self._look_under(asked, now, embedding)
-            return kept
+            return await self._look(asked, embedding, seconds)
         except MeshError as error:
             log.warning("answering without the cache", reason=error.reason)
             return None
@@ -103,6 +93,20 @@ class AnswerCache:
         except MeshError as error:
             # It is never served again, and goes with the next change or when it expires.
             log.warning("older answers not forgotten", reason=error.reason)
+
+    async def _look(
+        self, asked: Asked, embedding: asyncio.Task[QueryVector | None], seconds: float
+    ) -> Kept | None:
+        seen, kept = self._epochs.get(asked.caller.project_id), None
+        if seen is not None:
+            kept = await self._look_under(asked, seen, embedding)
+            if kept is None:
+                return None
+        now = await self._finding.corpus_epoch(seconds=seconds)
+        if now != seen:
+            await self.saw(asked.caller.project_id, now)
+            kept = await self._look_under(asked, now, embedding)
+        return kept
 
     async def _look_under(
         self, asked: Asked, corpus_epoch: int, embedding: asyncio.Task[QueryVector | None]

@@ -62,8 +62,9 @@ async def look(cache: AnswerCache) -> str | None:
 
 
 def make(store: Store, retrieval: Retrieval) -> AnswerCache:
-    stand_ins: list[Any] = [store, retrieval]
-    return AnswerCache(*stand_ins, "local/m", similarity=0.0)
+    stand_in_store: Any = store
+    stand_in_retrieval: Any = retrieval
+    return AnswerCache(stand_in_store, stand_in_retrieval, "local/m", similarity=0.0)
 
 
 async def test_the_first_look_of_a_process_asks_for_the_state_of_the_corpus() -> None:

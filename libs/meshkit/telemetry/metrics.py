@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from opentelemetry import metrics
-from opentelemetry.metrics import (
-    CallbackOptions,
-    Counter,
-    Histogram,
-    Observation,
-)
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.metrics import _Gauge as Gauge
 
+from meshkit.telemetry.measurements import Counter, Histogram, hand_over
 from meshkit.telemetry.schema import schema
 
 meter = metrics.get_meter("citemesh")
@@ -26,16 +22,17 @@ meter = metrics.get_meter("citemesh")
 def counter(name: str) -> Counter:
     """Something that is counted."""
     said = schema().metric(name)
-    return meter.create_counter(name, said.unit, said.brief)
+    return Counter(meter.create_counter(name, said.unit, said.brief))
 
 
 def histogram(name: str) -> Histogram:
     """Something of which the distribution matters."""
     said = schema().metric(name)
     edges = list(said.boundaries)
-    return meter.create_histogram(
+    made = meter.create_histogram(
         name, said.unit, said.brief, explicit_bucket_boundaries_advisory=edges
     )
+    return Histogram(made)
 
 
 def gauge(name: str) -> Gauge:
@@ -54,6 +51,11 @@ def observed(name: str, callback: Callable[[CallbackOptions], Iterable[Observati
         meter.create_observable_gauge(name, callbacks, said.unit, said.brief)
 
 
+def _observe_waiting(_options: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(hand_over())]
+
+
+observed("citemesh.telemetry.waiting", _observe_waiting)
 server_duration = histogram("rpc.server.duration")
 client_duration = histogram("rpc.client.duration")
 admission_limit = gauge("citemesh.admission.limit")
