@@ -24,7 +24,7 @@ from services.embedding.embedder import Task
 from services.embedding.spaces import parse_name
 from services.generation.language_model import Finish, Finished, Message, Prompt, Role
 from services.rerank.scoring import Scoring
-from tests.contract.providers import ANSWER, PROMPT, adapter, use, written
+from tests.contract.providers import ANSWER, PROMPT, TARGETS, adapter, use, written
 
 MODELS = ("gemini", "cohere", "anthropic")
 
@@ -214,24 +214,42 @@ async def test_leaving_a_stream_closes_the_connection(
         await closed(simulator, provider)
 
 
+@pytest.mark.parametrize(("provider", "operation"), TARGETS)
+async def test_a_cancelled_call_closes_its_connection_and_the_next_one_has_another(
+    simulator: RunningSimulator, provider: str, operation: str
+) -> None:
+    after = 3 if operation == "generate" else 0
+    simulator.fault("hang", provider=provider, after=after, seconds=30, times=1)
+    async with adapter(operation, simulator.access(provider)) as opened:
+        calling = asyncio.create_task(use(operation, opened, 30))
+        while not simulator.counts(provider, operation):
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await closed(simulator, provider, operation)
+        assert await use(operation, opened)
+    first, second = simulator.connections(provider)
+    assert first != second
+
+
 @pytest.mark.parametrize("provider", MODELS)
-async def test_a_cancelled_call_closes_the_connection(
+async def test_no_stream_waits_for_the_end_of_a_hundred_others(
     simulator: RunningSimulator, provider: str
 ) -> None:
     simulator.fault("hang", provider=provider, after=3, seconds=30)
     async with adapter("generate", simulator.access(provider)) as model:
-        reading = asyncio.create_task(written(model, 30))
-        while not simulator.counts(provider, "generate"):
-            await asyncio.sleep(0.01)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        await closed(simulator, provider)
+        streams = [
+            model.stream(PROMPT, max_tokens=100, seconds=30, patience=30) for _ in range(110)
+        ]
+        async with asyncio.timeout(20):
+            assert all(await asyncio.gather(*map(anext, streams)))
+        await asyncio.gather(*(stream.aclose() for stream in streams))
 
 
-async def closed(simulator: RunningSimulator, provider: str) -> None:
+async def closed(simulator: RunningSimulator, provider: str, operation: str = "generate") -> None:
     async with asyncio.timeout(5):
-        while simulator.counts(provider, "generate").get("abandoned") != 1:
+        while simulator.counts(provider, operation).get("abandoned") != 1:
             await asyncio.sleep(0.01)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ from meshkit import deadline
 from meshkit.logging import quieten
 from meshkit.providers.errors import KINDS, BreakerOpen, ProviderError
 from meshkit.providers.gemini import seconds_until_reset
+from meshkit.providers.settings import Access
 from tests.contract.providers import TARGETS, adapter, use
 
 DOCS = Path(__file__).parents[2] / "docs" / "providers.md"
@@ -182,6 +184,43 @@ async def test_a_name_that_does_not_resolve_is_a_network_failure(
         with pytest.raises(ProviderError) as caught:
             await use(operation, opened)
     assert (caught.value.kind, caught.value.code) == ("network_failed", "dns")
+
+
+@pytest.mark.parametrize(("provider", "operation"), TARGETS)
+async def test_a_connection_that_ends_without_an_answer_is_a_network_failure(
+    provider: str, operation: str
+) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, adapter(operation, Access(provider, KEY, f"http://127.0.0.1:{port}")) as it:
+        with pytest.raises(ProviderError) as caught:
+            await use(operation, it)
+    assert (caught.value.kind, caught.value.code) == ("network_failed", "disconnected")
+
+
+@pytest.mark.parametrize(("provider", "operation"), TARGETS)
+async def test_a_proxy_of_the_environment_is_gone_through(
+    provider: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with server, adapter(operation, Access(provider, KEY, "http://provider.invalid")) as it:
+        with pytest.raises(ProviderError) as caught:
+            await use(operation, it)
+    assert asked[0].startswith(b"POST http://provider.invalid/")
+    assert caught.value.kind == "key_rejected"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import httpx2
 from google import genai
 from google.genai import errors, types
 from google.genai.models import AsyncModels
+from httpx_aiohttp.httpx2 import Httpx2AiohttpClient
 from pydantic import ValidationError
 
 from meshkit.providers.errors import (
@@ -30,7 +31,7 @@ from meshkit.providers.errors import (
     TimedOut,
 )
 from meshkit.providers.retry_after import from_duration
-from meshkit.providers.settings import Access
+from meshkit.providers.settings import CONNECTIONS, Access
 from meshkit.providers.transport import unusable, without_an_answer
 
 PROVIDER = "gemini"
@@ -39,13 +40,16 @@ PROVIDER = "gemini"
 class Client:
     """The SDK with our address, our key, no retries of its own, and connections we can close.
 
+    Over aiohttp, whose parser is compiled, but below httpx2 and not as the SDK would go over it.
     The SDK makes an object of four layers of every event of a stream, and a stream of its is
     only closed by garbage collection; who reads one takes the response instead (`handed_over`).
     """
 
     def __init__(self, access: Access) -> None:
-        self._http = httpx2.AsyncClient(
-            follow_redirects=True, event_hooks={"response": [_hand_over]}
+        self._http = Httpx2AiohttpClient(
+            follow_redirects=True,
+            limits=httpx2.Limits(max_connections=CONNECTIONS),
+            event_hooks={"response": [_hand_over]},
         )
         self._sdk = genai.Client(
             api_key=access.key,

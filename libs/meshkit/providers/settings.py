@@ -88,6 +88,11 @@ def ladder(words: str) -> tuple[float, ...]:
     return steps
 
 
+CONNECTIONS = 1000
+"""Most connections to a provider: twice the calls that a process serves at once by default. A
+stream has its own for as long as a model writes, and the HTTP libraries' 100 would make the
+next one wait for the end of another."""
+
 KEY_VARIABLES: Mapping[str, str] = {
     "gemini": "GEMINI_API_KEY",
     "cohere": "COHERE_API_KEY",

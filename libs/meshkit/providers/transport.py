@@ -1,14 +1,14 @@
 """What broke below HTTP: found in the chain of causes, whichever client library it was.
 
-The SDKs bring httpx or its fork httpx2, so their exceptions are known by name; and an SDK
-wraps them in its own, sometimes twice.
+The SDKs bring httpx or its fork httpx2, both over aiohttp here, so their exceptions are known by
+name; and an SDK wraps them in its own, sometimes twice.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 
 from meshkit.providers.errors import (
     MalformedResponse,
@@ -21,6 +21,9 @@ from meshkit.providers.errors import (
 )
 
 CLIENTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "requests"})
+CARRIER = "aiohttp"
+"""What the client libraries' requests go over. Their bridge to it translates its exceptions
+loosely: to it a refused connection or a wrong certificate is a `ConnectTimeout`."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -46,27 +49,37 @@ def without_an_answer(error: BaseException, target: Target) -> ProviderError:
 def transport_error(error: BaseException, target: Target) -> ProviderError | None:
     """The error of the connection behind an SDK's exception; None when there is none."""
     links = list(chain(error))
-    names = {name for link in links for name in _client_names(link)}
+    # What broke is known best where it broke.
+    names = _names(links, {CARRIER}) or _names(links, CLIENTS)
     code = next((found for link in links if (found := _code(link))), "")
-    if "ConnectTimeout" in names:
+    if names & {"ConnectTimeout", "ConnectionTimeoutError"}:
         return NetworkFailed(target, code="connect_timeout")
-    if "RemoteProtocolError" in names and not code:
-        # The body ended before its end was announced, or no answer came at all.
-        begun = any("incomplete" in str(link) or "body" in str(link) for link in links)
-        return StreamTruncated(target) if begun else NetworkFailed(target, code="disconnected")
     if code:
         return NetworkFailed(target, code=code)
+    if "ClientPayloadError" in names:
+        # The body ended before its announced end; a reset is told only in the message.
+        reset = any("ConnectionResetError" in str(link) for link in links)
+        return NetworkFailed(target, code="reset") if reset else StreamTruncated(target)
+    if "RemoteProtocolError" in names:
+        # The same without a reset, or no answer came at all.
+        begun = any("incomplete" in str(link) or "body" in str(link) for link in links)
+        return StreamTruncated(target) if begun else NetworkFailed(target, code="disconnected")
+    if "ServerDisconnectedError" in names:
+        return NetworkFailed(target, code="disconnected")
     if "TimeoutException" in names or any(isinstance(link, TimeoutError) for link in links):
         return TimedOut(target)
-    if "TransportError" in names or any(isinstance(link, OSError) for link in links):
+    if names & {"TransportError", "ClientError"} or any(isinstance(e, OSError) for e in links):
         return NetworkFailed(target, code="connection")
     return None
 
 
-def _client_names(error: BaseException) -> set[str]:
-    """Names of the classes of a client library that an exception belongs to."""
+def _names(links: Sequence[BaseException], libraries: Set[str]) -> set[str]:
+    """Names of the classes of these libraries that exceptions belong to."""
     return {
-        cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in CLIENTS
+        cls.__name__
+        for link in links
+        for cls in type(link).__mro__
+        if cls.__module__.partition(".")[0] in libraries
     }
 
 
