@@ -149,14 +149,23 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 
 async def _write(call: Any, deltas: Callable[[], AsyncGenerator[str, None]], release: str) -> None:
-    """Writes start, every delta and end."""
-    await call.write(
-        guardrail_v1.FilterOutputRequest(start=guardrail_v1.FilterStart(release=_RELEASES[release]))
-    )
+    """Writes start, every delta and end.
+
+    Raises:
+        Unavailable: GUARDRAIL_UNAVAILABLE.
+        MeshError: what `deltas` raised.
+    """
+
+    async def write(**event: Any) -> None:
+        try:
+            await call.write(guardrail_v1.FilterOutputRequest(**event))
+        except MeshError as error:
+            # It may be seen here before the reader sees it, and is not the text's.
+            raise closed(error) from error
+
+    await write(start=guardrail_v1.FilterStart(release=_RELEASES[release]))
     async with aclosing(deltas()) as texts:
         async for text in texts:
-            await call.write(
-                guardrail_v1.FilterOutputRequest(delta=guardrail_v1.FilterDelta(text=text))
-            )
-    await call.write(guardrail_v1.FilterOutputRequest(end=guardrail_v1.FilterEnd()))
+            await write(delta=guardrail_v1.FilterDelta(text=text))
+    await write(end=guardrail_v1.FilterEnd())
     await call.done_writing()
