@@ -134,6 +134,9 @@ class Grounding:
     sentences: tuple[Sentence, ...]
     groundedness: float
     """Share of supported sentences, 0 to 1."""
+    quotes: tuple[str, ...] = ()
+    """The quotes beside the answer as they may be shown, in the order in which they were given;
+    none from a guardrail of an earlier release."""
 
 
 # Events, in the order of the contract.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from services.generation.answers import Citation, Quote, Sentence
+from services.generation.candidates import flat
 from services.generation.passages import Chunk, Location, Passage
 
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -28,6 +29,17 @@ def quotes_of(answer: str, passages: Sequence[Passage], quotes: Sequence[Quote])
         elif marker in by_marker:
             found.append(Quote(marker, by_marker[marker].chunk, ""))
     return found
+
+
+def unfiltered(quotes: Sequence[Quote], answer: str) -> list[str]:
+    """Texts of quotes, once each, that were not filtered with the answer they belong to.
+
+    Args:
+        quotes: Quotes.
+        answer: As it was filtered; a quote that stands in it unchanged was filtered with it.
+    """
+    texts = dict.fromkeys(quote.text for quote in quotes)
+    return [text for text in texts if flat(text) not in answer]
 
 
 def pages(quote: Quote) -> tuple[int, int]:

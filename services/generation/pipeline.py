@@ -38,7 +38,6 @@ from services.generation.answers import (
 )
 from services.generation.calls.finding import FindingCalls, QueryVector
 from services.generation.calls.guardrail import GuardrailCalls
-from services.generation.candidates import flat
 from services.generation.confidence import Checked, Confidence
 from services.generation.failover import LanguageModels
 from services.generation.generator import Generator
@@ -292,11 +291,13 @@ class Answerer:
         work.usage += draft.usage
         work.degraded += [stage for stage in draft.degraded if stage not in work.degraded]
         quotes = citations.quotes_of(work.text, found.passages, draft.quotes)
-        grounding = None if draft.abstained else await self._ground(work, found, quotes)
+        fresh = citations.unfiltered(quotes, work.text)
+        grounding = None if draft.abstained else await self._ground(work, found, quotes, fresh)
+        shown = await self._shown(work, fresh, grounding)
         if held:
             watch.mark(FIRST_TOKEN)
             yield Delta(work.text)
-        checked = await self._citations(work, quotes, grounding)
+        checked = await self._citations(work, quotes, shown, grounding)
         for citation in checked:
             yield Cited(citation)
         judged = confidence.judge(
@@ -314,7 +315,9 @@ class Answerer:
             work, checked, judged, CacheStatus.NONE, kept_over=found if again else None
         )
 
-    async def _ground(self, work: _Work, found: Found, quotes: list[Quote]) -> Grounding | None:
+    async def _ground(
+        self, work: _Work, found: Found, quotes: list[Quote], fresh: list[str]
+    ) -> Grounding | None:
         """Judgement of the whole answer; None, and degraded, when there is none."""
         with work.watch.stage("grounding"):
             try:
@@ -322,6 +325,7 @@ class Answerer:
                     work.text,
                     citations.sources_of(quotes, found.passages),
                     work.searched,
+                    fresh,
                     seconds=work.watch.share(0.5, 2.0),
                 )
             except MeshError as error:
@@ -329,10 +333,32 @@ class Answerer:
                 work.degraded.append("grounding")
                 return None
 
+    async def _shown(
+        self, work: _Work, fresh: list[str], grounding: Grounding | None
+    ) -> dict[str, str]:
+        """What may be shown of each fresh quote: it passes the same filter as the answer.
+
+        The grounding brought it along, unless there is none or its guardrail is of an earlier
+        release.
+
+        Raises:
+            Unavailable: GUARDRAIL_UNAVAILABLE.
+        """
+        if grounding is not None and len(grounding.quotes) == len(fresh):
+            shown = grounding.quotes
+        else:
+            seconds = work.watch.share(0.5, 2.0)
+            shown = tuple(await self._guardrail.redacted(fresh, seconds=seconds))
+        return dict(zip(fresh, shown, strict=True))
+
     async def _citations(
-        self, work: _Work, quotes: list[Quote], grounding: Grounding | None
+        self,
+        work: _Work,
+        quotes: list[Quote],
+        shown: dict[str, str],
+        grounding: Grounding | None,
     ) -> tuple[Citation, ...]:
-        """Citations with their pages; quotes pass the same filter as the answer."""
+        """Citations with their pages; `shown` has every quote that the answer does not show."""
         unknown = [quote for quote in quotes if len(set(citations.pages(quote))) > 1]
         others: dict[str, Chunk] = {}
         if unknown:
@@ -342,15 +368,10 @@ class Answerer:
             except MeshError as error:
                 # The citation then names both pages.
                 log.warning("page not resolved", reason=error.reason)
-        # A quote that stands in the filtered answer unchanged was filtered with it.
-        fresh = [quote.text for quote in quotes if flat(quote.text) not in work.text]
-        shown = iter(await self._guardrail.redacted(fresh, seconds=work.watch.share(0.5, 2.0)))
-        texts = [quote.text if flat(quote.text) in work.text else next(shown) for quote in quotes]
-        locations = [citations.locate(quote, others) for quote in quotes]
         return citations.cite(
             quotes,
-            locations,
-            texts,
+            [citations.locate(quote, others) for quote in quotes],
+            [shown.get(quote.text, quote.text) for quote in quotes],
             citations.supported(work.text, grounding.sentences if grounding else ()),
         )
 

@@ -43,6 +43,11 @@ class Finding:
         """The same finding in a text that has `offset` more characters before it."""
         return Finding(self.category, self.rule, self.score, self.start + offset, self.end + offset)
 
+    def within(self, start: int, end: int) -> "Finding":
+        """The part of the finding that lies in a piece of the text, counted from the piece."""
+        first, last = max(self.start, start), min(self.end, end)
+        return Finding(self.category, self.rule, self.score, first - start, last - start)
+
 
 def replacement(rule: str) -> str:
     """What stands in the place of a redacted match.

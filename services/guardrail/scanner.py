@@ -102,6 +102,24 @@ def scan(text: str, detectors: Sequence[Detector] = DETECTORS) -> Iterator[Findi
         yield Finding(detector.category, detector.rule, detector.score, match.start, position)
 
 
+def redact_each(texts: Sequence[str]) -> tuple[list[str], list[Finding]]:
+    """Texts that are shown beside each other, redacted, and what was found in all of them.
+
+    They are taken for the lines of one text: a key block that begins in one and has no end there
+    goes on in the next. Everything else ends with its line.
+    """
+    joined = "\n".join(texts)
+    findings = list(scan(joined))
+    shown: list[str] = []
+    start = 0
+    for text in texts:
+        end = start + len(text)
+        inside = [f.within(start, end) for f in findings if f.start < end and start < f.end]
+        shown.append(redact(text, inside))
+        start = end + 1
+    return shown, findings
+
+
 def redact(text: str, findings: Sequence[Finding]) -> str:
     """`text` with every finding's span replaced; findings are in order and do not overlap."""
     pieces: list[str] = []

@@ -1,6 +1,6 @@
 """The RPCs of the guardrail: messages in, pure rules, messages out."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -11,6 +11,7 @@ from services.guardrail import grounding, injection, input_policy, measures
 from services.guardrail.findings import Category, Finding, Verdict
 from services.guardrail.grounding import GroundingPolicy
 from services.guardrail.input_policy import InputPolicy
+from services.guardrail.scanner import redact_each
 from services.guardrail.settings import GuardrailSettings
 from services.guardrail.stream import OutputFilter, Release, Released
 
@@ -85,27 +86,30 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
                 released = output.finish()
             else:
                 taken += len(message.delta.text)
-                if taken > self._max_answer:
-                    raise TooLarge(
-                        "ANSWER_TOO_LONG",
-                        f"An answer may have {self._max_answer:,} characters; ask for less.",
-                    )
+                self._fits(taken)
                 released = output.push(message.delta.text)
             findings += released.findings
             for response in _released(released):
                 yield response
         if not ended:
             raise InvalidInput("FILTER_ORDER", "The stream closed without end.")
-        verdict = Verdict.REDACT if findings else Verdict.ALLOW
-        measures.judged("output", verdict, findings)
+        verdict = _judged_output(findings)
         yield guardrail_v1.FilterOutputResponse(
             summary=guardrail_v1.FilterSummary(verdict=_VERDICTS[verdict], redactions=len(findings))
         )
 
+    def _fits(self, characters: int) -> None:
+        if characters > self._max_answer:
+            raise TooLarge(
+                "ANSWER_TOO_LONG",
+                f"An answer may have {self._max_answer:,} characters; ask for less.",
+            )
+
     async def CheckGrounding(
         self, request: guardrail_v1.CheckGroundingRequest, _context: Context
     ) -> guardrail_v1.CheckGroundingResponse:
-        """Judges an answer against its sources."""
+        """Judges an answer against its sources, and filters the quotes beside it."""
+        quotes = self._shown(request.quotes)
         sources = {source.marker: source.text for source in request.sources}
         judged = grounding.check(request.answer, sources, request.question, self._grounding)
         measures.grounded(judged.share)
@@ -122,7 +126,16 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
                 for support in judged.sentences
             ],
             groundedness=judged.share,
+            quotes=quotes,
         )
+
+    def _shown(self, quotes: Sequence[str]) -> list[str]:
+        if not quotes:
+            return []
+        self._fits(sum(map(len, quotes)))
+        shown, findings = redact_each(quotes)
+        _judged_output(findings)
+        return shown
 
     async def ScanChunks(
         self, request: guardrail_v1.ScanChunksRequest, _context: Context
@@ -140,6 +153,12 @@ class GuardrailServicer(guardrail_v1.GuardrailServiceServicer):
             findings=[_finding(finding) for finding in findings],
             verdict=_VERDICTS[verdict],
         )
+
+
+def _judged_output(findings: Sequence[Finding]) -> Verdict:
+    verdict = Verdict.REDACT if findings else Verdict.ALLOW
+    measures.judged("output", verdict, findings)
+    return verdict
 
 
 def _released(released: Released) -> Iterator[guardrail_v1.FilterOutputResponse]:

@@ -1,5 +1,6 @@
-"""The answer pipeline over real sockets: a real guardrail and Postgres, small stand-ins for the
-neighbours that need models, because here it matters how each of them fails."""
+"""The answer pipeline over real sockets: a real guardrail, which fails in parts or is of an earlier
+release when a test says so, Postgres, and small stand-ins for the neighbours that need models,
+because here it matters how each of them fails."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from typing import Any
 
 from citemesh.embedding import v1 as embedding_v1
 from citemesh.generation import v1 as generation_v1
+from citemesh.guardrail import v1 as guardrail_v1
 from citemesh.rerank import v1 as rerank_v1
 from citemesh.retrieval import v1 as retrieval_v1
 from citemesh.usage import v1 as usage_v1
@@ -20,6 +22,8 @@ from meshkit.settings import ServiceSettings
 from meshkit.usage import Budget
 from services.generation.calibration import NOBODY, Calibration
 from services.generation.confidence import Ballot, Vote
+from services.guardrail.servicer import GuardrailServicer
+from services.guardrail.settings import GuardrailSettings
 
 LEAVE = "Employees have thirty days of annual leave. Unused leave expires in March."
 TRAVEL = "Train tickets are booked by the office. Write to ann.smith@example.org for help."
@@ -52,6 +56,10 @@ class World:
     """How often the state of the corpus alone was asked for."""
     searches: list[Any] = field(default_factory=list)
     scored: list[str] = field(default_factory=list)
+    guarded: list[str] = field(default_factory=list)
+    """RPCs of the guardrail, in the order of their calls."""
+    without_quotes: bool = False
+    """Whether the guardrail is of the release that took no quotes with the grounding."""
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -130,6 +138,32 @@ class Rerank(rerank_v1.RerankServiceServicer):
         return rerank_v1.RerankResponse(results=results, complete=True, usage=usage)
 
 
+class Guardrail(GuardrailServicer):
+    """The real one, told when to fail and of which release to be."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(GuardrailSettings())
+        self._world = world
+
+    async def FilterOutput(self, request_iterator: Any, context: Any) -> Any:
+        # The first one is for the answer itself.
+        again = "FilterOutput" in self._world.guarded
+        self._world.guarded.append("FilterOutput")
+        if again:
+            await self._world.pass_through("filtering again")
+        async for response in super().FilterOutput(request_iterator, context):
+            yield response
+
+    async def CheckGrounding(
+        self, request: guardrail_v1.CheckGroundingRequest, context: Any
+    ) -> guardrail_v1.CheckGroundingResponse:
+        self._world.guarded.append("CheckGrounding")
+        await self._world.pass_through("grounding")
+        if self._world.without_quotes:
+            request.ClearField("quotes")
+        return await super().CheckGrounding(request, context)
+
+
 class Plain(ServiceSettings, service="tests"):
     """Settings of the stand-ins."""
 
@@ -173,3 +207,6 @@ def kinds(events: list[Any]) -> list[str]:
 
 
 QUESTION = "How many days of annual leave do employees have?"
+HELP = "Whom do I write for help with train tickets?"
+SHOWN = ["Train tickets are booked by the office.", "Write to [redacted: email] for help."]
+"""The quotes beside its answer; the first stands in it."""

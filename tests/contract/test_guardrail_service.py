@@ -8,9 +8,11 @@ import pytest
 from citemesh.guardrail import v1 as guardrail_v1
 from meshkit import context
 from meshkit.channel import MeshChannel, streaming
-from meshkit.errors import InvalidInput, Unauthenticated
+from meshkit.errors import InvalidInput, MeshError, Unauthenticated
 from meshkit.identity import Signer, Verifier, create_keyring
 from meshkit.server import Server
+from services.guardrail import measures
+from services.guardrail.findings import Verdict
 from services.guardrail.servicer import GuardrailServicer
 from services.guardrail.settings import GuardrailSettings
 
@@ -134,6 +136,62 @@ async def test_grounding_reports_every_sentence(stub: Stub) -> None:
     assert response.sentences[0].markers == ["1"]
     assert response.sentences[1].reason == "low_overlap"
     assert response.groundedness == 0.5
+
+
+async def test_quotes_come_back_with_the_judgement_as_they_may_be_shown(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, Verdict, list[str]]] = []
+    monkeypatch.setattr(
+        measures,
+        "judged",
+        lambda check, verdict, found: counted.append((check, verdict, [f.rule for f in found])),
+    )
+    quotes = ["Write to\nann@example.org,\nplease.", "", "Leave is 30 days.", "IP address 10.1.2.3"]
+    response = await stub.CheckGrounding(
+        guardrail_v1.CheckGroundingRequest(answer="Leave is 30 days [1].", quotes=quotes)
+    )
+    assert list(response.quotes) == [
+        "Write to\n[redacted: email],\nplease.",
+        "",
+        "Leave is 30 days.",
+        "IP address [redacted: ip address]",
+    ]
+    assert len(response.sentences) == 1
+    streamed = await filtered(stub, [START, delta("\n".join(quotes)), END])
+    text = "".join(r.delta.text for r in streamed if r.WhichOneof("event") == "delta")
+    assert text == "\n".join(response.quotes)
+    # An output like any other: counted once, with what was found in all of them.
+    assert counted == [("output", Verdict.REDACT, ["email", "ip_address"])] * 2
+
+
+async def test_an_answer_without_quotes_is_no_output_to_count(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(measures, "judged", lambda check, *_: counted.append(check))
+    response = await stub.CheckGrounding(
+        guardrail_v1.CheckGroundingRequest(answer="Leave is 30 days [1].")
+    )
+    assert not response.quotes
+    assert counted == []
+
+
+@pytest.mark.parametrize(
+    ("quotes", "reason"),
+    [
+        (["x"] * 101, "REQUEST_INVALID"),
+        (["x" * 65_537], "REQUEST_INVALID"),
+        (["x" * 60_000] * 4, "ANSWER_TOO_LONG"),
+    ],
+)
+async def test_more_quotes_than_are_filtered_are_refused(
+    stub: Stub, quotes: list[str], reason: str
+) -> None:
+    request = guardrail_v1.CheckGroundingRequest(answer="Leave is 30 days [1].", quotes=quotes)
+    with pytest.raises(MeshError) as raised:
+        await stub.CheckGrounding(request)
+    assert raised.value.reason == reason
 
 
 async def test_chunks_come_back_in_order_with_a_verdict_each(stub: Stub) -> None:

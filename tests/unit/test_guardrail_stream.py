@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from services.guardrail.detectors import MAX_MATCH
 from services.guardrail.findings import Finding
-from services.guardrail.scanner import redact, scan
+from services.guardrail.scanner import redact, redact_each, scan
 from services.guardrail.stream import OutputFilter, Release
 
 PIECES = [
@@ -120,3 +120,24 @@ def test_a_key_block_without_an_end_does_not_grow_the_buffer() -> None:
     for _ in range(100):
         output.push("MIIE" * 15 + "\n")
         assert output.held <= 2 * MAX_MATCH
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(TEXTS, max_size=5))
+def test_texts_beside_each_other_are_redacted_as_lines_of_one(texts: list[str]) -> None:
+    joined = "\n".join(texts)
+    shown, findings = redact_each(texts)
+    assert findings == list(scan(joined))
+    assert len(shown) == len(texts)
+    if not any("\n" in joined[finding.start : finding.end] for finding in findings):
+        assert "\n".join(shown) == redact(joined, findings)
+
+
+def test_a_key_that_goes_on_in_the_next_text_is_hidden_there_too() -> None:
+    begin, end = ("-----" + word + " PRIVATE KEY-----" for word in ("BEGIN", "END"))
+    shown, findings = redact_each(
+        [f"The key: {begin}", "MIIEpAIBAAKCAQEA", f"{end} is old.", "Yes."]
+    )
+    key = "[redacted: private key]"
+    assert shown == [f"The key: {key}", key, f"{key} is old.", "Yes."]
+    assert len(findings) == 1

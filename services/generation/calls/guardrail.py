@@ -104,9 +104,17 @@ class GuardrailCalls:
         return shown
 
     async def ground(
-        self, answer: str, sources: Mapping[str, str], question: str, *, seconds: float
+        self,
+        answer: str,
+        sources: Mapping[str, str],
+        question: str,
+        quotes: Sequence[str],
+        *,
+        seconds: float,
     ) -> Grounding:
-        """Whether the sources, by marker, support the answer.
+        """Whether the sources, by marker, support the answer, and its quotes as they may be shown.
+
+        One call for both: it is made for every answer.
 
         Raises:
             MeshError: when it could not be judged.
@@ -119,6 +127,7 @@ class GuardrailCalls:
                     for marker, text in sources.items()
                 ],
                 question=question,
+                quotes=quotes,
             ),
             timeout=seconds,
         )
@@ -128,6 +137,7 @@ class GuardrailCalls:
                 for found in response.sentences
             ),
             response.groundedness,
+            tuple(response.quotes),
         )
 
 

@@ -28,14 +28,13 @@ from services.generation.pipeline import Answerer, AnswerPolicy
 from services.generation.servicer import GenerationServicer
 from services.generation.store import Store
 from services.generation.writing import Writing
-from services.guardrail.servicer import GuardrailServicer
-from services.guardrail.settings import GuardrailSettings
 from tests.contract.generation_room import (
     CALIBRATIONS,
     LEAVE,
     TRAVEL,
     Caller,
     Embedding,
+    Guardrail,
     Mesh,
     Plain,
     Rerank,
@@ -72,7 +71,7 @@ async def mesh(keys: Path, postgres: Any) -> AsyncIterator[Mesh]:
     guardrail, to_guardrail = await serve(
         "guardrail",
         guardrail_v1.add_GuardrailServiceServicer_to_server,
-        GuardrailServicer(GuardrailSettings()),
+        Guardrail(world),
     )
     _, to_embedding = await serve(
         "embedding", embedding_v1.add_EmbeddingServiceServicer_to_server, Embedding(world)

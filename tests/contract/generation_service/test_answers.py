@@ -5,7 +5,7 @@ import pytest
 from citemesh.generation import v1 as generation_v1
 from meshkit.errors import InvalidInput
 from services.generation.abstention import NOT_FOUND
-from tests.contract.generation_room import LEAVE, QUESTION, Caller, kinds
+from tests.contract.generation_room import HELP, LEAVE, QUESTION, SHOWN, Caller, kinds
 
 
 async def test_an_answer_quotes_the_document_and_names_the_page(caller: Caller) -> None:
@@ -42,11 +42,47 @@ async def test_what_the_documents_do_not_say_is_not_answered(caller: Caller) -> 
 async def test_personal_data_leaves_neither_in_the_answer_nor_in_the_quote(
     caller: Caller,
 ) -> None:
-    events = await caller.ask("Whom do I write for help with train tickets?")
+    events = await caller.ask(HELP)
     text = "".join(str(event) for event in events)
     assert "ann.smith" not in text
     assert "[redacted: email]" in events[-1].done.answer
     assert any("[redacted: email]" in citation.quote for citation in events[-1].done.citations)
+
+
+async def test_a_quote_is_filtered_by_the_call_that_checks_the_answer(caller: Caller) -> None:
+    done = (await caller.ask(HELP))[-1].done
+    assert [citation.quote for citation in done.citations] == SHOWN
+    assert all(citation.supported for citation in done.citations)
+    assert caller.mesh.world.guarded == ["FilterOutput", "CheckGrounding"]
+
+
+async def test_quotes_of_several_lines_come_back_each_for_its_own_citation(
+    caller: Caller,
+) -> None:
+    secret = "sk-" + "proj-" + "Zk3" * 9
+    caller.mesh.world.chunks = [
+        ("doc_one", "For help with train\ntickets write to\nann.smith@example.org today.", []),
+        ("doc_two", f"For help with train\ntickets use the key\n{secret} today.", []),
+    ]
+    events = await caller.ask(HELP)
+    shown = {cited.document_id: cited.quote for cited in events[-1].done.citations}
+    assert shown == {
+        "doc_one": "For help with train\ntickets write to\n[redacted: email] today.",
+        "doc_two": "For help with train\ntickets use the key\n[redacted: openai api key] today.",
+    }
+    assert secret not in "".join(str(event) for event in events)
+    assert caller.mesh.world.guarded == ["FilterOutput", "CheckGrounding"]
+
+
+async def test_a_guardrail_of_the_last_release_filters_the_quotes_by_a_call_of_their_own(
+    caller: Caller,
+) -> None:
+    caller.mesh.world.without_quotes = True
+    done = (await caller.ask(HELP))[-1].done
+    assert [citation.quote for citation in done.citations] == SHOWN
+    assert all(citation.supported for citation in done.citations)
+    assert not done.degraded
+    assert caller.mesh.world.guarded == ["FilterOutput", "CheckGrounding", "FilterOutput"]
 
 
 async def test_a_flagged_passage_is_neither_quoted_nor_shown(caller: Caller) -> None:

@@ -15,7 +15,9 @@ from meshkit.identity import Signer
 from services.generation.calls.guardrail import GuardrailCalls
 from services.generation.settings import GenerationSettings
 from tests.contract.generation_room import (
+    HELP,
     QUESTION,
+    SHOWN,
     Caller,
     kinds,
 )
@@ -84,6 +86,30 @@ async def test_a_guardrail_that_dies_while_an_answer_is_written_ends_it(caller: 
             events = [response.event async for response in call]
     assert kinds(events) == ["error"]
     assert events[0].error.reason == "GUARDRAIL_UNAVAILABLE"
+
+
+async def test_quotes_are_filtered_though_the_answer_is_not_checked(caller: Caller) -> None:
+    caller.mesh.world.failing.add("grounding")
+    done = (await caller.ask(HELP))[-1].done
+    assert list(done.degraded) == ["grounding"]
+    assert [cited.quote for cited in done.citations] == SHOWN
+    assert not any(cited.supported for cited in done.citations)
+    assert done.confidence == generation_v1.CONFIDENCE_MIXED
+
+
+@pytest.mark.parametrize("release", ["last", "this"])
+async def test_a_quote_that_nobody_filtered_does_not_leave(caller: Caller, release: str) -> None:
+    world = caller.mesh.world
+    world.failing.add("filtering again")
+    if release == "last":
+        world.without_quotes = True
+    else:
+        world.failing.add("grounding")
+    events = await caller.ask(HELP)
+    assert kinds(events)[-1] == "error"
+    assert events[-1].error.reason == "GUARDRAIL_UNAVAILABLE"
+    assert "citation" not in kinds(events)
+    assert "ann.smith" not in "".join(str(event) for event in events)
 
 
 async def test_what_a_generator_runs_into_is_not_blamed_on_the_guardrail(caller: Caller) -> None:
