@@ -4,54 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def spender(postgres: Any) -> AsyncIterator[asyncpg.Pool]:
-    """Connections of a service that spends, with no more rights than it has."""
-    async with asyncpg.create_pool(postgres.dsn("generation"), min_size=1, max_size=8) as pool:
-        yield pool
-
-
-@pytest.fixture
-async def gateway(postgres: Any) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(postgres.dsn("gateway"), min_size=1, max_size=2) as pool:
-        yield pool
-
-
-@pytest.fixture
-def project() -> str:
-    return f"prj_{uuid.uuid4().hex}"
-
-
-async def reserve(pool: asyncpg.Pool, project: str, amount: int, ttl: timedelta = MINUTE) -> Any:
-    return await pool.fetchval("SELECT usage.reserve($1, $2, $3)", project, amount, ttl)
-
-
-async def settle(pool: asyncpg.Pool, reservation: Any, project: str, cost: int) -> None:
-    await pool.execute(
-        "SELECT usage.settle($1, $2, 'generate', 'gemini', 'm', 10, 20, $3, 'req_1')",
-        reservation,
-        project,
-        cost,
-    )
-
-
-async def budget(pool: asyncpg.Pool, project: str) -> asyncpg.Record:
-    return await pool.fetchrow("SELECT * FROM usage.budget_of($1)", project)
-
-
-async def limit(pool: asyncpg.Pool, project: str, amount: int | None) -> None:
-    await pool.execute("SELECT usage.set_budget($1, $2)", project, amount)
+from tests.contract.usage_room import MINUTE, budget, limit, reserve, settle
 
 
 async def test_parallel_reservations_never_exceed_the_budget(
