@@ -136,9 +136,11 @@ class Process(Generic[S]):
         return database
 
     async def budget(self, database: Database) -> Budget:
-        """Spending through schema `usage`, with its buffer being written."""
+        """Spending through schema `usage`, with what is spent being told."""
         budget = Budget(database)
         self.background("usage ledger", budget.run())
+        # Once more after the background work: what a call that was cut off spent comes late.
+        self.stack.push_async_callback(budget.close)
         return budget
 
     def serve(self, register: Callable[[Any, Any], None], servicer: Any) -> None:

@@ -39,7 +39,7 @@ async def start(process: Process[EmbeddingSettings]) -> None:
         raise SettingsInvalid(error.detail) from error
     for embedder in embedders.values():
         process.stack.push_async_callback(embedder.close)
-    database = await process.database("embedding")
+    database = await process.database("embedding", "usage")
     directory = SpaceDirectory(SpaceRegistry(database), embedders)
     try:
         await directory.open()

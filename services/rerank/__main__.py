@@ -33,7 +33,7 @@ async def start(process: Process[RerankSettings]) -> None:
     except MeshError as error:
         # A sentence for whoever starts the mesh, without a stack trace, and no restarts.
         raise SettingsInvalid(error.detail) from error
-    database = await process.database()
+    database = await process.database("usage")
     scoring = Scoring(rerankers, await process.budget(database))
     process.stack.push_async_callback(scoring.close)
     servicer = RerankServicer(scoring, settings.margin_seconds)

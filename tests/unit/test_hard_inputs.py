@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 from unittest.mock import Mock
+from uuid import UUID
 
 import grpc
 import pytest
@@ -95,12 +96,12 @@ async def test_a_key_revoked_while_it_is_looked_up_is_not_remembered() -> None:
 async def test_a_ledger_stopped_while_it_writes_loses_no_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("meshkit.usage.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("meshkit.usage.budget.FLUSH_SECONDS", 0.0)
     begun, proceed = asyncio.Event(), asyncio.Event()
     written: list[str] = []
 
     class Connection:
-        async def execute(self, _: str, lines: str) -> None:
+        async def execute(self, _: str, _batch: UUID, lines: str, _blocks: str) -> None:
             begun.set()
             await proceed.wait()
             written.append(lines)
