@@ -102,7 +102,10 @@ async def usage(
     first_day: Annotated[date | None, Query(description="30 days before the last")] = None,
     last_day: Annotated[date | None, Query(description="today (UTC)")] = None,
 ) -> Response:
-    """Tokens, cost and requests by day, model and stage, and the budget that is left."""
+    """Tokens, cost and requests by day, model and stage, and the budget that is left.
+
+    What was just spent is here within a second.
+    """
     last = last_day or datetime.now(UTC).date()
     # The calendar's first days have no 30 days before them.
     first = first_day or last - min(timedelta(days=30), last - date.min)

@@ -17,7 +17,7 @@ from services.rerank.settings import RerankSettings
 
 
 async def start(process: Process[RerankSettings]) -> None:
-    """Opens the models and serves. The database is only for the ledger of usage."""
+    """Opens the models and serves. The database is only for schema `usage`."""
     settings = process.settings
     threads = ModelThreads(settings.workers, "rerank")
     process.stack.callback(threads.close)

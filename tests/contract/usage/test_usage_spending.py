@@ -328,6 +328,22 @@ async def test_a_process_that_ends_leaves_nothing_reserved(
     assert await counted(gateway, project) == (38, 0)
 
 
+async def test_a_killed_process_loses_what_it_had_not_told_and_its_block_is_swept(
+    purse: Purse, gateway: asyncpg.Pool, owner: Any, project: str
+) -> None:
+    await purse.spend(cost=30)
+    await purse.budget.flush()
+    await purse.spend(cost=5)
+    assert await counted(gateway, project) == (30, BLOCK_SPENDS * ESTIMATE - 30)
+    await owner.execute(
+        "UPDATE usage.reservation SET expires_at = now() - interval '1 second' "
+        "WHERE project_id = $1",
+        project,
+    )
+    await gateway.fetchval("SELECT usage.sweep()")
+    assert await counted(gateway, project) == (30, 0)
+
+
 async def test_what_was_spent_is_told_by_itself_and_a_block_that_nobody_uses_goes_back(
     purse: Purse, gateway: asyncpg.Pool, owner: Any, project: str
 ) -> None:
