@@ -49,6 +49,11 @@ class Simulated:
         found: dict[str, Any] = reply.json()
         return found
 
+    def all_is_told(self) -> bool:
+        """Whether the ledger has whatever was spent: no process holds a block any more."""
+        reserved: float = self.mesh.http.get("/v1/usage").json()["budget"]["reserved_usd"]
+        return reserved == 0
+
     def spent(self) -> dict[tuple[str, str], int]:
         """Micro-dollars by stage and provider."""
         rows = self.mesh.http.get("/v1/usage").json()["days"]
@@ -117,6 +122,7 @@ def test_an_answer_is_embedded_ranked_and_written_by_the_providers(simulated: Si
 
 
 def test_what_is_spent_is_in_the_ledger_by_provider(simulated: Simulated) -> None:
+    wait_until(simulated.all_is_told, 15, "what was asked before is in the ledger")
     before = simulated.spent()
     answer = simulated.ask()
 
