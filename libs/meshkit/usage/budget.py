@@ -41,6 +41,8 @@ BLOCK_SPENDS = 50
 """Spends like the one that needs it, for which a block is large enough; a project whose budget
 nears its end gets less."""
 FLUSH_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
+"""How long a process that ends waits for blocks it has asked for; a later one is swept."""
 BUFFERED_ENTRIES = 10_000
 
 
@@ -239,7 +241,8 @@ class Budget:
 
     async def close(self) -> None:
         """Gives back what no spend holds, and tells the rest."""
-        await asyncio.gather(*self._leasing, return_exceptions=True)
+        if self._leasing:
+            await asyncio.wait(self._leasing, timeout=CLOSE_SECONDS)
         self._returns += self._blocks.all_idle()
         await self.flush()
 
