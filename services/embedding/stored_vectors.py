@@ -57,11 +57,10 @@ class StoredVectors:
         try:
             async with (
                 asyncio.timeout(READ_SECONDS),
-                self._database.project(first.project_id) as connection,
+                self._database.connection() as connection,
             ):
                 rows = await connection.fetch(
-                    "SELECT text_sha256, vector FROM embedding.vector_cache WHERE project_id = $1 "
-                    "AND space = $2 AND task = $3 AND text_sha256 = ANY ($4)",
+                    "SELECT text_sha256, vector FROM embedding.cached($1, $2, $3, $4)",
                     first.project_id,
                     first.space,
                     first.task.value,
