@@ -28,7 +28,7 @@ class GenerationSettings(ServiceSettings, service="generation"):
     pieces_per_second: float = Field(300.0, gt=0)
     """Pieces of text that all answers of this process together are told in, a second, before each
     of them is told in fewer and longer ones; one answer never has more than 20."""
-    longest_pause_seconds: float = Field(0.5, ge=0.05)
+    longest_pause_seconds: float = Field(1.0, ge=0.05)
     """Longest wait for the next piece of an answer's text, however many are written."""
     helper: str = ""
     """Language model for cheap work, `provider/model`: it completes follow-up questions with their

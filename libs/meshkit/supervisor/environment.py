@@ -123,7 +123,7 @@ class Environments:
             "CITEMESH_GATEWAY_NOTICE_SECONDS": "0",
             # Handlers of gRPC that run in a child between fork and exec have crashed there.
             "GRPC_ENABLE_FORK_SUPPORT": "0",
-            # Its older poller hands a call to Python's thread in half as many steps (decision 0036).
+            # Its older poller hands a call to Python in half as many steps (decision 0036).
             "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener",
             "ORT_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",

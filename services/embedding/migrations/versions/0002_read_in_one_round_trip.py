@@ -1,6 +1,6 @@
 """The look for a question's vector, in one round trip instead of four.
 
-Not a definer: it sees the rows of the project it is told, as a transaction that is bound to it would.
+Not a definer: it sees the rows of the project it is told, as a transaction bound to it would.
 """
 
 from __future__ import annotations
