@@ -1,5 +1,6 @@
 """What an answer consists of, and the events it arrives in. Plain values, no behaviour."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -115,6 +116,8 @@ class Found:
     usage: tuple[Usage, ...] = ()
     steps: tuple[Step, ...] = ()
     """Of a single search; of several side by side none."""
+    neighbours: Mapping[str, Chunk] | None = None
+    """Chunks beside the hits, by id; None where they were not asked for or did not come."""
 
 
 @dataclass(frozen=True, slots=True)

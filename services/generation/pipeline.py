@@ -8,7 +8,7 @@ Two have none: when the guardrail or the budget cannot be asked, there is no ans
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -170,6 +170,7 @@ class Answerer:
                 passages=self._policy.passages,
                 bypass_cache=work.question.bypass_cache,
                 seconds=watch.share(0.5, 5.0),
+                neighbours=bool(self._policy.prompt_tokens),
             )
         watch.inside("search", found.steps)
         work.usage += found.usage
@@ -191,8 +192,8 @@ class Answerer:
         tokens = surrounding.room(work.searched, self._policy.prompt_tokens)
         hits = surrounding.fitting(found.passages, tokens)
         names = surrounding.wanted(hits)
-        chunks: dict[str, Chunk] = {}
-        if names:
+        chunks: Mapping[str, Chunk] = found.neighbours or {}
+        if names and found.neighbours is None:
             with work.watch.stage("neighbours"):
                 try:
                     chunks = await self._finding.chunks(names, seconds=work.watch.share(0.2, 1.0))

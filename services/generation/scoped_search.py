@@ -13,7 +13,7 @@ from meshkit.errors import MeshError
 from meshkit.logging import logger
 from services.generation.answers import Found, SearchFilter
 from services.generation.calls.finding import FindingCalls, QueryVector
-from services.generation.passages import Facet, Passage
+from services.generation.passages import Chunk, Facet, Passage
 from services.generation.scope import Scope, may_be_scoped, scope
 
 log = logger(__name__)
@@ -37,6 +37,7 @@ async def find(
     passages: int,
     bypass_cache: bool,
     seconds: float,
+    neighbours: bool = False,
 ) -> Found:
     """Passages for a question, numbered from 1; by words only without a vector.
 
@@ -48,6 +49,7 @@ async def find(
         passages: Of an ordinary question.
         bypass_cache: Do not use the cache of query vectors.
         seconds: Time of each of the at most three steps.
+        neighbours: Whether the chunks beside each hit are wanted, too.
 
     Raises:
         Unavailable: SEARCH_UNAVAILABLE.
@@ -61,12 +63,13 @@ async def find(
         if named is not None:
             found = await _in_each(
                 calls, named, wanted, dense=vector is not None, passages=passages,
-                bypass_cache=bypass_cache, seconds=seconds,
+                bypass_cache=bypass_cache, seconds=seconds, neighbours=neighbours,
             )  # fmt: skip
             return _together(found, named.question)
     return await calls.search(
-        text, vector, wanted, top_k=passages, bypass_cache=bypass_cache, seconds=seconds
-    )
+        text, vector, wanted, top_k=passages, bypass_cache=bypass_cache, seconds=seconds,
+        neighbours=neighbours,
+    )  # fmt: skip
 
 
 async def _in_each(
@@ -78,6 +81,7 @@ async def _in_each(
     passages: int,
     bypass_cache: bool,
     seconds: float,
+    neighbours: bool,
 ) -> list[Found]:
     """One search a group, in the order of the groups."""
     vector: QueryVector | None = None
@@ -93,6 +97,7 @@ async def _in_each(
                 calls.search(
                     named.question, vector, replace(wanted, document_ids=documents), top_k=each,
                     rerank=False, bypass_cache=bypass_cache, seconds=seconds,
+                    neighbours=neighbours,
                 )
             )
             for documents in named.documents
@@ -116,4 +121,14 @@ def _together(found: Sequence[Found], question: str) -> Found:
         # The oldest state that was seen: an answer is not kept for a corpus it does not know.
         min(one.corpus_epoch for one in found),
         tuple(usage for one in found for usage in one.usage),
+        neighbours=_all_neighbours(found),
     )
+
+
+def _all_neighbours(found: Sequence[Found]) -> dict[str, Chunk] | None:
+    chunks: dict[str, Chunk] = {}
+    for one in found:
+        if one.neighbours is None:
+            return None
+        chunks |= one.neighbours
+    return chunks

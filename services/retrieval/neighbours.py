@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from meshkit.database.pool import Database
-from services.retrieval.passages import Chunk
+from services.retrieval.passages import Chunk, chunk_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,22 @@ def windows(ordinals: Sequence[int], reach: int) -> list[range]:
                 high = min(high, ordinal + share)
         inside.append(range(low, high + 1))
     return inside
+
+
+def names(hits: Sequence[Chunk], reach: int) -> list[str]:
+    """Ids of the chunks around each hit that are no hits, those of better hits first.
+
+    Args:
+        hits: Best first.
+        reach: Chunks wanted before and after each.
+    """
+    own = {hit.chunk_id for hit in hits}
+    near = (
+        chunk_id(hit.document_id, hit.version, ordinal)
+        for hit in hits
+        for ordinal in range(max(0, hit.ordinal - reach), hit.ordinal + reach + 1)
+    )
+    return [name for name in dict.fromkeys(near) if name not in own]
 
 
 def join(pieces: Sequence[Piece]) -> str:

@@ -50,6 +50,11 @@ class ChunkDraft:
     flags: Sequence[str]
 
 
+def chunk_id(document_id: str, version: int, ordinal: int) -> str:
+    """`document_id.version.ordinal`, for ever."""
+    return f"{document_id}.{version}.{ordinal}"
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A stored chunk."""
@@ -65,8 +70,8 @@ class Chunk:
 
     @property
     def chunk_id(self) -> str:
-        """`document_id.version.ordinal`, for ever."""
-        return f"{self.document_id}.{self.version}.{self.ordinal}"
+        """See `chunk_id`."""
+        return chunk_id(self.document_id, self.version, self.ordinal)
 
 
 @dataclass(frozen=True, slots=True)

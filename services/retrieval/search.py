@@ -20,7 +20,7 @@ from meshkit.errors import BudgetExhausted, Precondition, Unavailable
 from meshkit.language import Language
 from meshkit.logging import logger
 from meshkit.telemetry import span
-from services.retrieval import measures, neighbours
+from services.retrieval import measures, neighbours, reading
 from services.retrieval.candidates import (
     Candidates,
     Viewer,
@@ -32,7 +32,7 @@ from services.retrieval.fusion import Fused, Fusion, RankedList, fuse_to_depth
 from services.retrieval.hits import Hit, hits_of, visible
 from services.retrieval.lexical import LexicalHits, LexicalQuery
 from services.retrieval.outbox import LexicalProjection
-from services.retrieval.passages import Filter, Mode
+from services.retrieval.passages import Chunk, Filter, Mode
 from services.retrieval.reranking import Reranked, Reranking
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.spaces import Place, SpaceTables, check_vectors
@@ -66,6 +66,8 @@ class Query:
     """The query's vector when the caller has it already."""
     neighbours: int = 0
     """Chunks to add before and after each hit."""
+    neighbour_chunks: bool = False
+    """Whether they are wanted as chunks of their own."""
     context_tokens: int = 0
     """Tokens that all hits may have with their neighbours; 0 sets no limit."""
     bypass_cache: bool = False
@@ -83,6 +85,8 @@ class Found:
     corpus_epoch: int
     space: str
     usage: Sequence[ModelUsage]
+    neighbours: Sequence[Chunk] | None = None
+    """Where they were wanted as chunks of their own and could be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,10 @@ class Searcher:
         # What was fetched later was checked later: it may have disappeared.
         order = [item for item in reranked.order if item.key in candidates.rows]
         hits = hits_of(order[: query.top_k], candidates, lexical, fused, reranked.opinions)
-        if query.neighbours and hits:
+        beside: Sequence[Chunk] | None = None
+        if query.neighbours and query.neighbour_chunks:
+            beside = await self._beside(viewer, query, hits, run)
+        elif query.neighbours and hits:
             hits = await self._surround(viewer, query, hits, run)
         run.took(TOTAL, started)
         measures.searched(run, query.mode, candidates, lexical, reranked.opinions, len(hits))
@@ -165,6 +172,7 @@ class Searcher:
             corpus_epoch=candidates.corpus_epoch,
             space=vector.space if vector else "",
             usage=run.usage,
+            neighbours=beside,
         )
 
     def _depth(self, query: Query) -> int:
@@ -326,6 +334,22 @@ class Searcher:
             dense = replace(dense, weight=weights.dense * lead(dense.scores))
             words = replace(words, weight=weights.lexical * lead(words.scores))
         return fuse_to_depth([dense, words], plan.fusion, self._settings.candidates)
+
+    async def _beside(
+        self, viewer: Viewer, query: Query, hits: Sequence[Hit], run: Run
+    ) -> Sequence[Chunk] | None:
+        started = time.perf_counter()
+        names = neighbours.names([hit.chunk for hit in hits], query.neighbours)
+        try:
+            found = (
+                await reading.by_id(self._database, viewer, names) if names else reading.Page([])
+            )
+        except Unavailable as error:
+            # The hits are whole without them, and who wants them may still ask for them.
+            log.warning("hits without their neighbours", reason=error.reason)
+            return None
+        run.took("neighbours", started)
+        return found.chunks
 
     async def _surround(
         self, viewer: Viewer, query: Query, hits: Sequence[Hit], run: Run

@@ -134,6 +134,11 @@ class RetrievalServicer(v1.RetrievalServiceServicer):
             corpus_epoch=found.corpus_epoch,
             space=found.space,
             usage=[_usage(usage) for usage in found.usage],
+            neighbours=(
+                v1.Neighbours(chunks=[_stored(chunk) for chunk in found.neighbours])
+                if found.neighbours is not None
+                else None
+            ),
         )
 
     async def GetCorpusState(
@@ -337,6 +342,7 @@ def _query(request: v1.SearchRequest, project: ProjectSettings) -> Query:
         ),
         vector=vector,
         neighbours=request.neighbours,
+        neighbour_chunks=request.neighbour_chunks,
         context_tokens=request.context_tokens,
         bypass_cache=request.bypass_cache,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from meshkit import deadline
+from meshkit.database.pool import unavailable
 from meshkit.errors import BudgetExhausted, DeadlineExceeded, Precondition, Unavailable
 from services.retrieval.fusion import Fusion
 from services.retrieval.lexical import LexicalHits, LexicalQuery
@@ -251,6 +252,41 @@ async def test_a_neighbour_with_findings_is_left_out(room: Room) -> None:
     (flagged,) = (await room.search(name, replace(query, text="topic2"))).hits
     assert flagged.chunk.flags == ["override"]
     assert "topic2" in flagged.context
+
+
+async def test_neighbours_come_as_chunks_of_their_own_for_who_has_little_room(
+    room: Room, project: str
+) -> None:
+    query = Query(
+        "topic5", top_k=1, mode=Mode.LEXICAL, rerank=False, neighbours=2, neighbour_chunks=True
+    )
+    found = await room.search(project, query)
+    assert found.neighbours is not None
+    assert [chunk.ordinal for chunk in found.neighbours] == [3, 4, 6, 7]
+    assert found.hits[0].context == ""
+    assert "neighbours" in found.timings_ms
+    # Those of better hits come first, and no hit is a neighbour.
+    several = await room.search(project, replace(query, text="topic5 topic6", top_k=2))
+    assert several.neighbours is not None
+    assert {chunk.ordinal for chunk in several.neighbours} == {3, 4, 7, 8}
+    nothing = await room.search(project, replace(query, text="unheard"))
+    assert (list(nothing.hits), nothing.neighbours) == ([], [])
+    assert (await room.search(project, replace(query, neighbour_chunks=False))).neighbours is None
+
+
+async def test_hits_come_without_their_neighbours_when_those_cannot_be_read(
+    room: Room, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise unavailable()
+
+    monkeypatch.setattr("services.retrieval.reading.by_id", away)
+    query = Query(
+        "topic5", top_k=1, mode=Mode.LEXICAL, rerank=False, neighbours=1, neighbour_chunks=True
+    )
+    found = await room.search(project, query)
+    assert found.hits[0].chunk.ordinal == 5
+    assert found.neighbours is None
 
 
 async def test_both_fusions_find_it(room: Room, project: str) -> None:

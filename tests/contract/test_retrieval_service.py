@@ -127,6 +127,19 @@ async def test_a_document_written_by_a_service_is_found_by_a_user(
     assert (found.space, found.corpus_epoch, list(found.degraded)) == (SPACE, 1, [])
 
 
+async def test_neighbours_are_told_apart_from_none_at_all(
+    stub: v1.RetrievalServiceAsyncStub, keys: Keys, project: str
+) -> None:
+    with acting_as(keys.service(project)):
+        await add(stub, ["vacation days accrue", "flagged text"], allow=["user:ann"])
+    with keys.asking(project):
+        wanted = {"top_k": 1, "neighbours": 1}
+        found = await stub.Search(asking("vacation days", neighbour_chunks=True, **wanted))
+        (beside,) = found.neighbours.chunks
+        assert (beside.chunk_id, list(beside.flags)) == ("doc_1.1.1", ["rule"])
+        assert not (await stub.Search(asking("vacation days", **wanted))).HasField("neighbours")
+
+
 async def test_what_a_search_leaves_open_is_its_projects_choice(
     stub: v1.RetrievalServiceAsyncStub, keys: Keys, project: str
 ) -> None:

@@ -84,8 +84,11 @@ class FindingCalls:
         bypass_cache: bool,
         seconds: float,
         rerank: bool = True,
+        neighbours: bool = False,
     ) -> Found:
         """Passages for a question; by words only without a vector.
+
+        With `neighbours` the chunks before and after each hit come along.
 
         Raises:
             Unavailable: SEARCH_UNAVAILABLE.
@@ -101,6 +104,8 @@ class FindingCalls:
             space_version=vector.space_version if vector else "",
             bypass_cache=bypass_cache,
             rerank=retrieval_v1.RERANK_MODE_ON if rerank else retrieval_v1.RERANK_MODE_OFF,
+            neighbours=1 if neighbours else 0,
+            neighbour_chunks=neighbours,
         )
         began = time.perf_counter()
         try:
@@ -124,6 +129,11 @@ class FindingCalls:
                 Step(stage, began + began_ms / 1000, response.timings_ms[stage])
                 for stage, began_ms in response.started_ms.items()
                 if stage != "total"
+            ),
+            (
+                {stored.chunk_id: _chunk(stored) for stored in response.neighbours.chunks}
+                if response.HasField("neighbours")
+                else None
             ),
         )
 
