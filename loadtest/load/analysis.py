@@ -179,8 +179,8 @@ def worked_on(samples: Iterable[Sample], stretch: Stretch) -> dict[str, float]:
     return {name: round(count, 3) for name, count in sorted(found.items())}
 
 
-def window(figures: Mapping[str, Any]) -> Window:
-    """A step as the estimate of demands takes it."""
+def window(figures: Mapping[str, Any], cores: int) -> Window:
+    """A step on so many cores as the estimate of demands takes it."""
     seconds = figures["seconds"]
     return Window(
         seconds,
@@ -190,6 +190,7 @@ def window(figures: Mapping[str, Any]) -> Window:
             for name, cores in figures["cores"].items()
             if name not in (MACHINE, GENERATOR)
         },
+        busy=figures["cores"].get(MACHINE, 0.0) / cores,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshkit.capacity.model import ALONE, ANSWER, calm
+
 ROUNDS = 2000
 
 
@@ -24,6 +26,14 @@ class Window:
     """By class of request."""
     cpu: Mapping[str, float]
     """Processor seconds by service."""
+    busy: float = 1.0
+    """Share of the machine's cores that was in use, whoever used them."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What was completed, and how much of it nearly alone; see `meshkit.capacity.model`."""
+        alone = self.completed.get(ANSWER, 0.0) * calm(self.busy)
+        return {**self.completed, ALONE: alone}
 
 
 def demands(windows: Sequence[Window], idle: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -33,9 +43,9 @@ def demands(windows: Sequence[Window], idle: Mapping[str, float]) -> dict[str, d
         windows: At least as many as there are classes, with different mixes.
         idle: Cores that each service takes without any request.
     """
-    classes = sorted({name for window in windows for name in window.completed})
+    classes = sorted({name for window in windows for name in window.counts})
     services = sorted({name for window in windows for name in window.cpu})
-    counts = np.array([[w.completed.get(name, 0.0) for name in classes] for w in windows])
+    counts = np.array([[w.counts.get(name, 0.0) for name in classes] for w in windows])
     found: dict[str, dict[str, float]] = {name: {} for name in classes}
     for service in services:
         busy = np.array(

@@ -13,6 +13,7 @@ from loadtest.load import analysis, traces
 from loadtest.load.analysis import Stretch
 from loadtest.load.demands import demands
 from loadtest.load.drivers import MAIN_KEY, Drivers, settle
+from loadtest.load.environment import cores
 from loadtest.load.mesh import (
     SAMPLED_SHORT,
     Providers,
@@ -197,7 +198,7 @@ class Run:
 def service_demands(seen: Seen) -> dict[str, dict[str, float]]:
     """Processor seconds of a request by class and service, over every step of the run."""
     everything = [*seen.preparation, *seen.rungs, *seen.steps]
-    return demands([analysis.window(figures) for figures in everything], seen.idle)
+    return demands([analysis.window(figures, cores()) for figures in everything], seen.idle)
 
 
 def service_memory(seen: Seen) -> dict[str, dict[str, float]]:

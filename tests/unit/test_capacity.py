@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from meshkit.capacity import Measured, ReportInvalid, Target, compare, plan
-from meshkit.capacity.model import cores_of, most_on_this_machine, on_a_cluster, on_this_machine
+from meshkit.capacity.model import (
+    ALONE,
+    cores_of,
+    most_on_this_machine,
+    on_a_cluster,
+    on_this_machine,
+)
 from meshkit.capacity.queueing import erlang_c, stretch, utilisation
 from meshkit.cli.app import app
 from meshkit.cli.failure import CommandFailed
@@ -113,6 +119,17 @@ def test_cores_are_what_requests_cost_and_idling():
     found = cores_of(MEASURED, {"answer": 10.0, "search": 4.0})
     assert found["generation"] == pytest.approx(0.2 + 0.004)
     assert found["postgres"] == pytest.approx(0.06 + 0.012 + 0.002)
+
+
+def test_an_answer_takes_less_the_busier_the_machine_is():
+    alone = Measured.of({**REPORT, "demands": {**REPORT["demands"], ALONE: {"generation": 0.02}}})
+    calm = on_this_machine(alone, {"answer": 1.0}, 0.0).cores["generation"]
+    bare = on_this_machine(MEASURED, {"answer": 1.0}, 0.0).cores["generation"]
+    assert 0.01 < calm - bare < 0.02
+    busy = on_this_machine(alone, {"answer": 1.0}, MEASURED.cores).cores["generation"]
+    assert busy == pytest.approx(bare)
+    # A plan's replicas are used, and never more than it says.
+    assert cores_of(alone, {"answer": 1.0})["generation"] == pytest.approx(bare)
 
 
 def test_at_rest_the_model_says_what_was_measured():

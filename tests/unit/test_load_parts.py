@@ -200,6 +200,16 @@ def test_demands_are_told_apart_by_steps_of_different_mixes():
     assert found["search"]["generation"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_an_answer_alone_takes_more_than_one_of_many():
+    def window(answers: float, busy: float) -> Window:
+        spent = answers * (0.03 + 0.02 * (1 - busy) ** 2)
+        return Window(10.0, {"answer": answers}, {"generation": spent}, busy)
+
+    found = demands([window(10, 0.1), window(100, 0.4), window(400, 0.9)], {})
+    assert found["answer"]["generation"] == pytest.approx(0.03, rel=0.02)
+    assert found["answer_alone"]["generation"] == pytest.approx(0.02, rel=0.05)
+
+
 # Traces.
 
 

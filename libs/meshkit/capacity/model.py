@@ -24,6 +24,16 @@ MANY_PROCESSES = frozenset({"postgres"})
 """Services whose one instance uses several cores."""
 
 
+ANSWER = "answer"
+ALONE = "answer_alone"
+"""What a new answer takes more where nothing else is done, as if it were a class of its own: its
+text comes in more pieces then, and what is done together under load is done one by one."""
+BUSY = 0.6
+"""Most of a replica that is used on an ordinary day."""
+ROUNDS = 8
+"""Until the use of the cores and what depends on it agree."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a load would do."""
@@ -35,10 +45,27 @@ class Prediction:
     p95_s: Mapping[str, float]
 
 
-def cores_of(measured: Measured, per_second: Mapping[str, float]) -> dict[str, float]:
-    """Utilisation law: cores that each service takes for so many requests of each class."""
+def calm(busy: float) -> float:
+    """How far an answer is alone, 0 to 1, from the share of the cores that is in use.
+
+    The square foresaw other runs best (docs/capacity.md).
+    """
+    return (1.0 - min(1.0, busy)) ** 2
+
+
+def cores_of(
+    measured: Measured, per_second: Mapping[str, float], busy: float = 1.0
+) -> dict[str, float]:
+    """Utilisation law: cores that each service takes for so many requests of each class.
+
+    Args:
+        measured: The report.
+        per_second: Requests by class.
+        busy: Share of the cores that is in use; see `calm`.
+    """
     used = dict(measured.idle)
-    for name, rate in per_second.items():
+    rates = {**per_second, ALONE: per_second.get(ANSWER, 0.0) * calm(busy)}
+    for name, rate in rates.items():
         for service, demand in measured.demands.get(name, {}).items():
             used[service] = used.get(service, 0.0) + rate * demand
     return used
@@ -62,7 +89,18 @@ def on_this_machine(
         other_cores: Cores that something else takes meanwhile.
     """
     stretches = _shared(measured, per_second, other_cores)
-    return _prediction(measured, cores_of(measured, per_second), stretches)
+    return _prediction(measured, _settled(measured, per_second, other_cores), stretches)
+
+
+def _settled(
+    measured: Measured, per_second: Mapping[str, float], other_cores: float
+) -> dict[str, float]:
+    """Cores by service on the machine of the report, which depend on how busy it is."""
+    busy, cores = 0.5, dict[str, float]()
+    for _ in range(ROUNDS):
+        cores = cores_of(measured, per_second, busy)
+        busy = (sum(cores.values()) + other_cores) / measured.cores
+    return cores
 
 
 def on_a_cluster(
@@ -75,7 +113,7 @@ def on_a_cluster(
         per_second: Requests by class.
         servers: Replicas by service; cores of Postgres.
     """
-    cores = cores_of(measured, per_second)
+    cores = cores_of(measured, per_second, BUSY)
     stretches = {
         name: stretch(count, cores.get(name, 0.0) / count)
         if name in MANY_PROCESSES
@@ -107,7 +145,7 @@ def _shared(
     measured: Measured, per_second: Mapping[str, float], other_cores: float
 ) -> dict[str, float]:
     """Stretch of each service where cores are shared: first for a core, then in its own queue."""
-    cores = cores_of(measured, per_second)
+    cores = _settled(measured, per_second, other_cores)
     busy = (sum(cores.values()) + other_cores) / measured.cores
     machine = stretch(measured.cores, busy)
     if math.isinf(machine):

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshkit.capacity.measured import Measured
-from meshkit.capacity.model import MANY_PROCESSES, cores_of, most_on_this_machine, on_a_cluster
+from meshkit.capacity.model import (
+    BUSY,
+    MANY_PROCESSES,
+    cores_of,
+    most_on_this_machine,
+    on_a_cluster,
+)
 
-BUSY = 0.6
-"""Most of a replica that is used on an ordinary day."""
 BUSY_WITH_ONE_LOST = 0.8
 FEWEST = 2
 """Replicas of anything that answers: one may be lost."""
@@ -107,7 +111,7 @@ class Plan:
 
 def plan(measured: Measured, target: Target) -> Plan:
     """The smallest plan that keeps every limit, also with one replica of each service lost."""
-    cores = cores_of(measured, target.rates)
+    cores = cores_of(measured, target.rates, BUSY)
     servers = {
         name: _postgres(used) if name in MANY_PROCESSES else _replicas(used)
         for name, used in cores.items()
