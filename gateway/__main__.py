@@ -22,13 +22,13 @@ from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings, words
 from meshkit import settings as settings_module
 from meshkit.logging import logger
+from meshkit.memory import settle_memory
 from meshkit.process import (
     Process,
     lower_priority,
     prepare,
     refuse,
     run_loop,
-    settle_memory,
     start_telemetry,
 )
 from meshkit.settings import SettingsInvalid

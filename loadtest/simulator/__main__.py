@@ -13,6 +13,7 @@ from loadtest.simulator.pace import INSTANT, LIFELIKE
 from loadtest.simulator.protocol import Protocol
 from loadtest.simulator.tls import TlsPorts
 from loadtest.simulator.world import World
+from meshkit.memory import settle_memory
 
 PROVIDERS = ("gemini", "cohere", "anthropic")
 
@@ -50,6 +51,7 @@ def main() -> None:
 
 async def _serve(server: uvicorn.Server, world: World, behind_tls: int) -> None:
     """Serves until a signal; with HTTPS in front of a port when that is given."""
+    settle_memory()
     if not behind_tls:
         await server.serve()
         return

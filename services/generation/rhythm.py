@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 SHORTEST_SECONDS = 0.05
 LONGEST_SECONDS = 1.0
-"""Reached at 300 streams of a process; text then comes by lines, still faster than it is read."""
-PIECES_PER_SECOND = 300.0
+"""Reached at 250 streams of a process; text then comes by lines, still faster than it is read."""
+PIECES_PER_SECOND = 250.0
 """Of all streams of this process together, until every one waits for the longest time."""
 
 

@@ -25,7 +25,7 @@ class GenerationSettings(ServiceSettings, service="generation"):
     release: str = Field("stream", pattern="^(stream|sentence|whole)$")
     """When text leaves the output filter: `stream`, `sentence` by sentence, or the `whole` answer
     after every check."""
-    pieces_per_second: float = Field(300.0, gt=0)
+    pieces_per_second: float = Field(250.0, gt=0)
     """Pieces of text that all answers of this process together are told in, a second, before each
     of them is told in fewer and longer ones; one answer never has more than 20."""
     longest_pause_seconds: float = Field(1.0, ge=0.05)

@@ -158,6 +158,15 @@ def test_another_run_that_follows_the_laws_is_foreseen():
     assert all(each.holds for each in found)
 
 
+def test_the_time_of_answers_on_a_full_machine_is_not_judged():
+    def judged(rate: float) -> set[str]:
+        steps = [step("peak", {"answer": rate}, 1.0)]
+        return {each.what for each in compare(MEASURED, Measured.of(report(steps)))}
+
+    assert judged(40.0) - judged(45.0) == {"new answers, mean s"}
+    assert "mesh, cores" in judged(45.0)
+
+
 def test_another_run_that_cost_twice_as_much_is_not():
     rates = {"answer": 12.0, "search": 10.0}
     wrong = step("peak", rates, 1.0)

@@ -18,6 +18,10 @@ ENOUGH_ANSWERS = 20
 KEPT_UP = 0.97
 """A step that completed less of what was due was overloaded: its latency is its length."""
 
+FULL = 0.95
+"""Of the machine's cores: beyond this a queue has no mean that a step of seconds would reach, and
+admission cuts it off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -58,7 +62,8 @@ def _step(model: Measured, step: Step) -> Iterator[Comparison]:
         if name not in NOT_THE_MESH and large:
             yield Comparison(step.name, f"{name}, cores", found.cores.get(name, 0.0), used)
     kept_up = sum(step.per_second.values()) >= KEPT_UP * step.offered_per_second
-    if kept_up and step.counts.get("answer", 0) >= ENOUGH_ANSWERS:
+    full = sum(found.cores.values()) + step.other_cores > FULL * model.cores
+    if kept_up and not full and step.counts.get("answer", 0) >= ENOUGH_ANSWERS:
         yield Comparison(
             step.name, "new answers, mean s", found.mean_s["answer"], step.latency["answer"].mean
         )

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshkit.capacity.measured import Measured
-from meshkit.capacity.queueing import TAIL, stretch, utilisation
+from meshkit.capacity.queueing import TAIL, stretch
 
 MANY_PROCESSES = frozenset({"postgres"})
 """Services whose one instance uses several cores."""
@@ -144,16 +144,18 @@ def _working(demand: Mapping[str, float], stretches: Mapping[str, float]) -> flo
 def _shared(
     measured: Measured, per_second: Mapping[str, float], other_cores: float
 ) -> dict[str, float]:
-    """Stretch of each service where cores are shared: first for a core, then in its own queue."""
+    """Stretch of each service where cores are shared: the wait for a core, and for its own loop.
+
+    They add up. A loop that waits for a core is not slower by as much for its own queue: the
+    scheduler gives short work its turn first.
+    """
     cores = _settled(measured, per_second, other_cores)
     busy = (sum(cores.values()) + other_cores) / measured.cores
     machine = stretch(measured.cores, busy)
     if math.isinf(machine):
         return dict.fromkeys(cores, math.inf)
     return {
-        name: machine
-        if name in MANY_PROCESSES
-        else machine * stretch(1, utilisation(1.0, used * machine, 1.0))
+        name: machine if name in MANY_PROCESSES else machine + stretch(1, used) - 1
         for name, used in cores.items()
     }
 
