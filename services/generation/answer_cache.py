@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from meshkit.context import RequestContext
 from meshkit.errors import MeshError
 from meshkit.logging import logger
@@ -23,6 +25,13 @@ from services.generation.same_question import same_question
 from services.generation.store import Alike, Entry, Store
 
 log = logger(__name__)
+
+FAILURES = (MeshError, asyncpg.PostgresError)
+"""What may happen to a cache: also a deadlock with a replica that forgets the same answers."""
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, MeshError) else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,8 @@ class AnswerCache:
         """
         try:
             return await self._look(asked, embedding, seconds)
-        except MeshError as error:
-            log.warning("answering without the cache", reason=error.reason)
+        except FAILURES as error:
+            log.warning("answering without the cache", reason=_reason(error))
             return None
 
     async def saw(self, project_id: str, corpus_epoch: int) -> None:
@@ -90,9 +99,9 @@ class AnswerCache:
         self._epochs[project_id] = corpus_epoch
         try:
             await self._store.forget_answers(project_id, before_epoch=corpus_epoch)
-        except MeshError as error:
+        except FAILURES as error:
             # It is never served again, and goes with the next change or when it expires.
-            log.warning("older answers not forgotten", reason=error.reason)
+            log.warning("older answers not forgotten", reason=_reason(error))
 
     async def _look(
         self, asked: Asked, embedding: asyncio.Task[QueryVector | None], seconds: float

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
+import pytest
+
 from meshkit.context import RequestContext
 from meshkit.errors import MeshError, Unavailable
 from services.generation.answer_cache import AnswerCache, Asked
@@ -28,14 +31,14 @@ class Store:
 
     def __init__(self, kept: dict[int, tuple[Sources, Done]]) -> None:
         self.kept = kept
-        self.failing = False
+        self.failing: Exception | None = None
 
     async def cached(self, _project: str, _key: bytes, epoch: int) -> Any:
         return self.kept.get(epoch)
 
     async def forget_answers(self, _project: str, *, before_epoch: int) -> None:
         if self.failing:
-            raise Unavailable("DATABASE_UNAVAILABLE", "Gone.")
+            raise self.failing
         self.kept = {epoch: kept for epoch, kept in self.kept.items() if epoch >= before_epoch}
 
 
@@ -105,9 +108,13 @@ async def test_nothing_is_served_when_nobody_can_tell_the_state_of_the_corpus() 
     assert await look(cache) is None
 
 
-async def test_a_search_goes_on_when_older_answers_cannot_be_forgotten() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("DATABASE_UNAVAILABLE", "Gone."), asyncpg.DeadlockDetectedError("deadlock")],
+)
+async def test_a_search_goes_on_when_older_answers_cannot_be_forgotten(error: Exception) -> None:
     store = Store({3: answer("of 3")})
-    store.failing = True
+    store.failing = error
     cache = make(store, Retrieval(4))
     await cache.saw("prj_1", 4)
     assert await look(cache) is None
